@@ -1,0 +1,75 @@
+//! The commands, one a file. Arguments as typed are `Args` of each file; what they mean is decided there.
+//!
+//! Exit codes: 0 ok, 1 failed, 2 usage, 78 configuration.
+
+mod check;
+mod demo;
+mod echo;
+mod events;
+mod providers;
+mod send;
+mod serve;
+mod sign;
+mod status;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A receiver-side webhook gateway: verifies, de-duplicates, stores, acknowledges and forwards webhooks.
+#[derive(Debug, Parser)]
+#[command(name = "hookward", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The gateway.
+    Serve(serve::Args),
+    /// Validate a configuration: explains, warns, exits 78 on errors.
+    Check(check::Args),
+    /// Gateway, echo upstream and signed traffic in one process, with a table of what happened.
+    Demo(demo::Args),
+    /// A small upstream that prints what it receives.
+    Echo(echo::Args),
+    /// A correctly signed request as any provider: as curl or as JSON.
+    Sign(sign::Args),
+    /// Signed requests, sent to a URL.
+    Send(send::Args),
+    /// Explain a captured request offline.
+    Verify(verify::Args),
+    /// What ships: schemes, headers, deadlines, retry spans, evidence.
+    Providers(providers::Args),
+    /// List, show, redeliver, release and forget events of a running gateway.
+    Events(events::Args),
+    /// How a running gateway is doing.
+    Status(status::Args),
+}
+
+/// The program failed: exit code 1.
+pub const FAILED: u8 = 1;
+/// The configuration is wrong: exit code 78, `EX_CONFIG` of sysexits.h.
+pub const CONFIGURATION: u8 = 78;
+
+/// Runs the command line. Returns the exit code.
+pub async fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Check(args) => check::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Echo(args) => echo::run(args).await,
+        Command::Sign(args) => sign::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Providers(args) => providers::run(args).await,
+        Command::Events(args) => events::run(args).await,
+        Command::Status(args) => status::run(args).await,
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("hookward: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}

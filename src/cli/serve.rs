@@ -1,0 +1,12 @@
+//! `hookward serve`.
+
+use std::process::ExitCode;
+
+/// The gateway.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args {} = args;
+    anyhow::bail!("under construction")
+}

@@ -1,0 +1,314 @@
+//! The configuration as meant: validated, defaults filled in, secrets loaded. Built by `config::load` only;
+//! whoever holds a [`Config`] may rely on every rule that start-up checks.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Uri};
+use ipnet::IpNet;
+
+use crate::{
+    event::{Name, OnConflict, OnResend},
+    preset::{Items, OnMismatch, OnStale, Provider},
+    secret::Secret,
+    verify::{KeyPlan, Keyring, Scheme, Tolerance},
+};
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[store]`.
+    pub store: Store,
+    /// `[replay]`.
+    pub replay: Replay,
+    /// `[log]`.
+    pub log: Log,
+    /// `[sources.*]`, by name.
+    pub sources: BTreeMap<Name, Arc<Source>>,
+    /// `[upstreams.*]`, by name; those written as a URL at a source are here too, named after the source.
+    pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+}
+
+/// `[server]`: the public listener.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The status for a path that no source has: 404 or 503.
+    pub unknown_path: u16,
+    /// Where the public listener answers health probes; `None` turns that off.
+    pub health_path: Option<String>,
+    /// From SIGTERM until the listener closes; readiness is 503 from the start of it.
+    pub drain_delay: Duration,
+    /// From the closing of the listener until what is left gets 503.
+    pub drain_timeout: Duration,
+    /// `[server.limits]`.
+    pub limits: Limits,
+}
+
+/// `[server.limits]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// What all of it may sum up to, in bytes; the start refuses more.
+    pub memory_max: u64,
+    /// Connections to the public listener.
+    pub connections_max: usize,
+    /// Requests being served, and flights that outlive their request.
+    pub in_flight_max: usize,
+    /// Largest body of a source that does not set its own, in bytes.
+    pub body_bytes_max: u64,
+    /// All bodies in flight, in bytes; a quarter is kept for bodies up to 64 KiB.
+    pub body_memory_max: u64,
+    /// From the first byte of a request to the end of its head.
+    pub header_timeout: Duration,
+    /// From the end of the head to the end of the body; never past the provider's deadline.
+    pub body_timeout: Duration,
+    /// Bytes per second, over the last 5 s.
+    pub body_rate_min: u64,
+    /// A connection without a request.
+    pub idle_timeout: Duration,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Bearer tokens; required unless `listen` is loopback.
+    pub tokens: Vec<AdminToken>,
+}
+
+/// A token of the admin API.
+#[derive(Clone, Debug)]
+pub struct AdminToken {
+    /// The token.
+    pub token: Secret,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Look and change.
+    Operate,
+}
+
+/// `[store]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Store {
+    /// The engine.
+    pub engine: Engine,
+    /// The directory of the embedded engine.
+    pub path: PathBuf,
+    /// When an append counts as durable.
+    pub durability: Durability,
+    /// How long delivered events are kept for redelivery.
+    pub retention: Duration,
+    /// All files of the store, in bytes.
+    pub disk_bytes_max: u64,
+}
+
+/// The engine of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// Embedded, durable.
+    Sqlite,
+    /// Lost with the process.
+    Memory,
+}
+
+/// When an append counts as durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// After fsync: survives a power cut.
+    Fsync,
+    /// After the write: survives a crash of the process, not a power cut.
+    Os,
+}
+
+/// `[replay]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replay {
+    /// Entries of the LRU before the store's index.
+    pub capacity: usize,
+    /// What the memory engine does when `capacity` live keys are there.
+    pub on_full: OnFull,
+}
+
+/// What the memory engine does when it would have to forget a live key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnFull {
+    /// 503.
+    Refuse,
+    /// Forget the oldest of the source with the most.
+    Evict,
+}
+
+/// `[log]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter as of tracing-subscriber.
+    pub level: String,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[sources.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name.
+    pub name: Name,
+    /// Its path.
+    pub path: PathTemplate,
+    /// Its provider.
+    pub provider: Arc<Provider>,
+    /// The provider's scheme, with this source's guard where the provider signs nothing.
+    pub scheme: Scheme,
+    /// The secrets.
+    pub keyring: Keyring,
+    /// At least one.
+    pub upstreams: Vec<Name>,
+    /// Queue, respond or proxy.
+    pub mode: Mode,
+    /// In force; meaningless where no time is signed.
+    pub tolerance: Tolerance,
+    /// How keys are derived.
+    pub key_plan: KeyPlan,
+    /// By when the answer must have left, counted from the arrival of the request: the provider's deadline less
+    /// a margin.
+    pub answer_within: Duration,
+    /// How long an upstream's answer is kept for copies: the provider's retry span, a day if unknown.
+    pub answer_kept: Duration,
+    /// Largest body, in bytes.
+    pub body_bytes_max: u64,
+    /// The status of an acknowledgement.
+    pub ack_status: u16,
+    /// Networks that may send; empty: all.
+    pub allow: Vec<IpNet>,
+    /// Verified webhooks per second; more get 429.
+    pub rate: Option<Rate>,
+    /// Requests of this source being served, and flights that outlive them.
+    pub in_flight_max: Option<usize>,
+    /// 401 or 503.
+    pub on_mismatch: OnMismatch,
+    /// 401, 503, or held.
+    pub on_stale: OnStale,
+    /// Held, delivered or dropped.
+    pub on_conflict: OnConflict,
+    /// Dropped or delivered.
+    pub on_resend: OnResend,
+    /// Items that the provider re-sends apart.
+    pub items: Option<Items>,
+    /// Whether the query goes to the upstream.
+    pub forward_query: bool,
+    /// `proxy`: pass the upstream's status on as it is.
+    pub proxy_status_raw: bool,
+    /// `proxy`: wait for the disk before the answer.
+    pub proxy_keys_fsync: bool,
+}
+
+/// The path of a source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathTemplate {
+    /// As written: `/hooks/sourcehub/{token}`. Shown in logs.
+    pub text: String,
+    /// What stands before and after the `{token}` segment; `None` where there is none.
+    pub around_token: Option<(String, String)>,
+}
+
+/// How a source answers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mode {
+    /// Stored, acknowledged, delivered in the background.
+    Queue,
+    /// Stored, delivered at once; the first upstream's answer if it comes in time.
+    Respond,
+    /// The upstream's answer is the answer; only keys are stored.
+    Proxy,
+}
+
+impl Mode {
+    /// As written in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Respond => "respond",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rate {
+    /// Refill.
+    pub per_second: f64,
+    /// Size.
+    pub burst: u32,
+}
+
+/// `[upstreams.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its name.
+    pub name: Name,
+    /// Where it is. The path and query are the upstream's own.
+    pub url: Uri,
+    /// One attempt, from connect to the end of the answer.
+    pub timeout: Duration,
+    /// Attempts at a time.
+    pub concurrency: usize,
+    /// When to try again.
+    pub retry: Retry,
+    /// When to pause.
+    pub breaker: Breaker,
+    /// Statuses that make a dead letter at once.
+    pub dead_letter_on: Vec<u16>,
+    /// Signs each attempt as Standard Webhooks: decoded key bytes.
+    pub signing_secret: Option<Secret>,
+    /// Added to each attempt; marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// PEM file with the authorities to trust instead of the system's, for an `https` URL.
+    pub ca: Option<PathBuf>,
+}
+
+/// `retry = { first, factor, max, for }`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Retry {
+    /// Delay before the second attempt.
+    pub first: Duration,
+    /// Growth from one delay to the next.
+    pub factor: f64,
+    /// Longest delay.
+    pub max: Duration,
+    /// Age at which it is given up.
+    pub give_up_after: Duration,
+}
+
+/// `breaker = { failures, ratio, within, pause }`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Breaker {
+    /// Failures of distinct events that open it,
+    pub failures: u32,
+    /// if they are at least this share of all attempts,
+    pub ratio: f64,
+    /// counted over this long.
+    pub within: Duration,
+    /// From opening to the probe.
+    pub pause: Duration,
+}

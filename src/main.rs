@@ -1,0 +1,6 @@
+//! The `hookward` binary: parse, run, exit.
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    hookward::cli::run().await
+}

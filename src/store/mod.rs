@@ -1,0 +1,277 @@
+//! The contract of a durable store, and the engines that keep it.
+//!
+//! A store is the truth about keys, events and deliveries. Time inside a store is elapsed time that survives
+//! restarts and never jumps with the wall clock: callers pass durations from now. Every engine passes the one
+//! conformance suite in `conformance`.
+//!
+//! No method is cancel safe in its answer, only in its effect: an append begun is finished even if nobody
+//! waits for it any more.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    event::{Answer, Attempt, Delivery, Event, EventHead, EventId, Item, Name, NewEvent, State},
+    time::Wall,
+    verify::Keys,
+};
+
+/// What became of an append.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Appended {
+    /// Stored. `lease` is there if the first delivery was born leased.
+    New {
+        /// Its id.
+        id: EventId,
+        /// The lease of the first delivery, for [`crate::event::Begin::FirstLeased`].
+        lease: Option<Lease>,
+        /// The first event of a re-send that is delivered (`on_resend = "deliver"`).
+        duplicate_of: Option<EventId>,
+    },
+    /// A key is known, with the same body: a copy. Counted on the first event; unknown keys of the copy are
+    /// recorded with it, so that they are known next time.
+    Known {
+        /// The first event.
+        first: EventId,
+        /// How many dead or parked deliveries this re-send armed again.
+        rearmed: u32,
+        /// What the upstream answered to the first, while it is kept.
+        answer: Option<Answer>,
+    },
+    /// A key is known, with another body.
+    Conflict {
+        /// The new event: stored, held or due. `None` with `on_conflict = "drop"`.
+        id: Option<EventId>,
+        /// The first event.
+        first: EventId,
+    },
+}
+
+/// What is known of a webhook's keys, without storing anything (`proxy`).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Known {
+    /// Nothing.
+    No,
+    /// A copy, same body.
+    Copy {
+        /// The first event.
+        first: EventId,
+        /// What the upstream answered, while it is kept.
+        answer: Option<Answer>,
+    },
+    /// A known key with another body.
+    Conflict {
+        /// The first event.
+        first: EventId,
+    },
+}
+
+/// The right to settle one delivery, fenced: after it lapsed and was given to another, it settles nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Lease {
+    /// The engine's number of the delivery.
+    pub delivery: i64,
+    /// Grows with every lease of that delivery.
+    pub fence: i64,
+}
+
+/// A delivery that a worker has taken.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    /// The right to settle it.
+    pub lease: Lease,
+    /// The event, with its body.
+    pub event: Event,
+    /// Where to.
+    pub upstream: Name,
+    /// The number of the attempt now to be made, from 1.
+    pub attempt: u32,
+    /// Why it is made: `first`, `retry`, `redelivery`, `re-send`, `released`, `restart` (a lease was lost).
+    pub cause: String,
+    /// Elapsed time since the delivery was armed (accepted, re-armed, redelivered): its age for giving up.
+    pub age: Duration,
+}
+
+/// How an attempt ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// The upstream took it. Its items are recorded as acknowledged.
+    Delivered {
+        /// The items of the body, if the source has `items`.
+        items: Vec<Item>,
+    },
+    /// Due again after this long.
+    Retry {
+        /// From now.
+        after: Duration,
+    },
+    /// Given up on: a dead letter.
+    Dead {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What [`EventStore::settle`] records.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settled {
+    /// The attempt made.
+    pub attempt: Attempt,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// An upstream's answer to keep with the event's keys (`respond`), and for how long.
+    pub answer: Option<(Answer, Duration)>,
+}
+
+/// Which events to list; everything given must hold. Newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this source.
+    pub source: Option<String>,
+    /// With a delivery to this upstream.
+    pub upstream: Option<String>,
+    /// With a delivery in this state.
+    pub state: Option<State>,
+    /// Of this type, exactly.
+    pub event_type: Option<String>,
+    /// Received at or after.
+    pub since: Option<Wall>,
+    /// Received before.
+    pub until: Option<Wall>,
+    /// With this attempt id of the provider.
+    pub attempt_id: Option<String>,
+    /// Only ids below this one: where the last page ended.
+    pub before: Option<EventId>,
+    /// At most this many; engines cap it at 1000.
+    pub limit: usize,
+}
+
+/// An event in a list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// All but the body.
+    pub head: EventHead,
+    /// Length of the body in bytes.
+    pub body_bytes: u64,
+    /// Copies that came after it.
+    pub copies: u64,
+    /// Its deliveries, without history.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// An event in full.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The event.
+    pub event: Event,
+    /// Its deliveries with their attempts.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// Numbers for `status` and metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Deliveries by upstream and state.
+    pub deliveries: BTreeMap<(Name, State), u64>,
+    /// Elapsed time since the oldest due delivery of an upstream was armed.
+    pub oldest_due: BTreeMap<Name, Duration>,
+    /// Events stored.
+    pub events: u64,
+    /// Keys known.
+    pub keys: u64,
+    /// Bytes on disk (all files), or in memory.
+    pub bytes: u64,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Expired keys and answers.
+    pub keys: u64,
+    /// Events past their retention, all of whose deliveries are delivered.
+    pub events: u64,
+    /// Whether there may be more: a sweep works in slices.
+    pub more: bool,
+}
+
+/// Why a store did not do what was asked. Nothing of it was done, except where it says "unknown".
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No room: on disk, in `disk_bytes_max`, or for keys that may not be forgotten.
+    #[error("store is full: {0}")]
+    Full(String),
+    /// An error that may pass.
+    #[error("store is unavailable: {0}")]
+    Unavailable(String),
+    /// A write or sync failed for good: this handle accepts nothing more, the process has to restart.
+    #[error("store is broken and takes no more writes: {0}")]
+    Poisoned(String),
+    /// The lease was lost to another worker or an operator.
+    #[error("lease was lost")]
+    LeaseLost,
+    /// No such event, or nothing of it in a state that fits.
+    #[error("not found")]
+    NotFound,
+}
+
+/// Everything Hookward asks of a store.
+pub trait EventStore: Send + Sync + fmt::Debug + 'static {
+    /// Stores an event with its keys and deliveries in one transaction, or says that it is known. Answers after
+    /// the transaction is durable.
+    fn append(&self, event: NewEvent) -> BoxFuture<'_, Result<Appended, StoreError>>;
+    /// What is known of these keys. Counts a copy and records its unknown keys (not durable at once).
+    fn lookup(&self, keys: Keys) -> BoxFuture<'_, Result<Known, StoreError>>;
+    /// Records the keys of a webhook that an upstream took (`proxy`), with the answer to keep. With `fsync`
+    /// the future waits until it is durable; without, it is durable at most 100 ms later.
+    fn record(
+        &self,
+        id: EventId,
+        keys: Keys,
+        answer: Option<(Answer, Duration)>,
+        fsync: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Counts a copy that the guard recognised by itself. Best effort, never waits.
+    fn count_copy(&self, first: EventId);
+    /// Takes up to `max` due deliveries of an upstream for `length`; a lease that lapses makes them due again.
+    fn lease(&self, upstream: &str, max: usize, length: Duration) -> BoxFuture<'_, Result<Vec<Leased>, StoreError>>;
+    /// In how long the next delivery of an upstream falls due (zero: now); `None` if there is none.
+    fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>>;
+    /// Records how an attempt ended. [`StoreError::LeaseLost`] if the lease is not current: nothing is recorded.
+    fn settle(&self, lease: Lease, settled: Settled) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Gives a lease back untried: due again after this long, no attempt counted.
+    fn give_back(&self, lease: Lease, after: Duration) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Makes the held deliveries of an event due. Returns how many.
+    fn release(&self, id: EventId) -> BoxFuture<'_, Result<u32, StoreError>>;
+    /// Makes the deliveries of an event due again, whatever their state but leased or held; with `upstream`
+    /// only that one, made anew if the event has none to it. Returns how many.
+    fn redeliver(&self, id: EventId, upstream: Option<&str>) -> BoxFuture<'_, Result<u32, StoreError>>;
+    /// Frees the keys of an event, so that the same webhook is accepted anew. Returns how many.
+    fn forget(&self, id: EventId) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Removes an event with its keys, deliveries and history. [`StoreError::NotFound`] if a worker has it.
+    fn purge(&self, id: EventId) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Parks what is due or leased to upstreams not named here, and arms what was parked for those that are.
+    /// Returns how many are parked after it, by upstream.
+    fn reconcile(&self, upstreams: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>>;
+    /// A page of events, newest first.
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>>;
+    /// One event in full.
+    fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>>;
+    /// Which of these items an upstream has acknowledged, and with what content: one entry per item asked.
+    fn acknowledged_items(
+        &self,
+        upstream: &str,
+        items: Vec<Item>,
+    ) -> BoxFuture<'_, Result<Vec<Option<[u8; 32]>>, StoreError>>;
+    /// Removes what has expired, a slice at a time. `retention` is that of delivered events.
+    fn sweep(&self, retention: Duration) -> BoxFuture<'_, Result<Swept, StoreError>>;
+    /// Numbers.
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+    /// Whether an append would be tried now.
+    fn health(&self) -> Result<(), StoreError>;
+    /// Resolves whenever a delivery to this upstream may have become due: after an append, a release, a
+    /// redelivery, a re-arming. May resolve without need.
+    fn woken(&self, upstream: &str) -> BoxFuture<'static, ()>;
+    /// Finishes what was handed over and closes. Nothing is accepted after it.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

@@ -1,0 +1,177 @@
+//! Verification, pure: a [`Scheme`] is data about where a provider puts its proof and what that proof covers.
+//!
+//! `Scheme::claim` reads what the headers assert, with a strict grammar and before a byte of the body is read.
+//! `Claim::freshness` compares the signed time with the clock. `Scheme::verify` holds the claim against the
+//! body and every live secret, in constant time, and yields the only [`Proof`] there is. [`Keys`] come from a
+//! proof, so nothing unauthenticated can ever be a key.
+//!
+//! No provider is named here: providers are data, in `crate::preset`.
+
+pub mod key;
+pub mod keyring;
+pub mod scheme;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName};
+
+use crate::time::Wall;
+
+pub use key::{EventKey, Key, KeyPart, KeyPlan, Keys, Lived};
+pub use keyring::{KeyFormat, Keyring, SecretKey};
+pub use scheme::Scheme;
+
+/// What a request shows before its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The headers as received.
+    pub headers: &'a HeaderMap,
+    /// The secret segment of the path, where the source's path has one.
+    pub token: Option<&'a str>,
+}
+
+/// What the headers assert, unproven: strictly parsed, bounded, decoded.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub(crate) timestamp: Option<Stamp>,
+    pub(crate) id: Option<Vec<u8>>,
+    pub(crate) nonce: Option<Vec<u8>>,
+    /// Values of `{header:X}` in the template, in the order of the scheme.
+    pub(crate) headers: Vec<(HeaderName, Vec<u8>)>,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// A signed time: its text goes into the MAC, its value is compared with the clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) text: Vec<u8>,
+    pub(crate) at_ns: i128,
+    /// The clock is rounded down to this unit before it is compared, so that the bounds are exact.
+    pub(crate) unit_ns: i128,
+}
+
+/// One signature, or one credential, that the request offers.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) bytes: Vec<u8>,
+    /// Where it was: for logs and `verify`.
+    pub(crate) place: Arc<str>,
+}
+
+/// How far a timestamp may be from our clock; always two values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tolerance {
+    /// How old it may be.
+    pub past: Duration,
+    /// How far ahead it may be.
+    pub future: Duration,
+}
+
+/// How a claim's time relates to the clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Freshness {
+    /// The scheme signs no time.
+    Untimed,
+    /// Within the tolerance.
+    Fresh,
+    /// Older than the tolerance by this much.
+    Past(Duration),
+    /// Ahead of the clock by this much more than the tolerance.
+    Future(Duration),
+}
+
+/// Why a request is not authentic. The code goes to log and metric, never to the client.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Refusal {
+    /// No signature, or no credential.
+    SignatureMissing,
+    /// A signature that cannot be one: wrong prefix, length, alphabet, or non-canonical.
+    SignatureMalformed,
+    /// A header that must stand once stands several times.
+    HeaderRepeated,
+    /// More signatures than are ever tried.
+    TooManySignatures,
+    /// The scheme signs a time and there is none.
+    TimestampMissing,
+    /// Not digits only, a leading zero, too long, or two of them.
+    TimestampMalformed,
+    /// The id or nonce that the scheme signs is missing.
+    FieldMissing,
+    /// The id or nonce has characters, or a length, that could be confused with the rest of the signed content.
+    FieldMalformed,
+    /// No live secret explains any signature.
+    SignatureMismatch,
+    /// No secret is live now.
+    NoLiveSecret,
+    /// The token, header or basic-auth value is missing.
+    CredentialMissing,
+    /// It is there and wrong.
+    CredentialMismatch,
+}
+
+impl Refusal {
+    /// The stable code: metric label, log field, row in the docs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::HeaderRepeated => "header_repeated",
+            Self::TooManySignatures => "too_many_signatures",
+            Self::TimestampMissing => "timestamp_missing",
+            Self::TimestampMalformed => "timestamp_malformed",
+            Self::FieldMissing => "field_missing",
+            Self::FieldMalformed => "field_malformed",
+            Self::SignatureMismatch => "signature_mismatch",
+            Self::NoLiveSecret => "no_live_secret",
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialMismatch => "credential_mismatch",
+        }
+    }
+    /// Whether a well-formed proof was there and did not match: a genuine sender with another secret looks so.
+    pub const fn is_mismatch(self) -> bool {
+        matches!(self, Self::SignatureMismatch | Self::CredentialMismatch | Self::NoLiveSecret)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// The evidence that a body is what its provider sent. Made by [`Scheme::verify`] only.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    pub(crate) signed: Option<[u8; 32]>,
+    pub(crate) timestamp: Option<Wall>,
+    pub(crate) id: Option<Vec<u8>>,
+    pub(crate) nonce: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(HeaderName, Vec<u8>)>,
+    pub(crate) covers_body: bool,
+    pub(crate) scheme: Arc<str>,
+    pub(crate) secret_id: Arc<str>,
+    pub(crate) place: Arc<str>,
+}
+
+impl Proof {
+    /// SHA-256 of the signed content, whatever secret or header matched; `None` where nothing is signed.
+    pub fn signed_digest(&self) -> Option<&[u8; 32]> {
+        self.signed.as_ref()
+    }
+    /// The signed time.
+    pub fn timestamp(&self) -> Option<Wall> {
+        self.timestamp
+    }
+    /// The name of the scheme, such as `hmac-sha256`, `credential` or `none`.
+    pub fn scheme(&self) -> &Arc<str> {
+        &self.scheme
+    }
+    /// The configured id of the secret that explained it.
+    pub fn secret_id(&self) -> &Arc<str> {
+        &self.secret_id
+    }
+    /// The header, or part of the path, that carried the proof.
+    pub fn place(&self) -> &Arc<str> {
+        &self.place
+    }
+}
