@@ -1,0 +1,194 @@
+//! Every metric, declared in one place. Durations are seconds, sizes bytes.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct BySource {
+    source: Arc<str>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct BySourceCode {
+    source: Arc<str>,
+    code: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct BySourceSecret {
+    source: Arc<str>,
+    secret: Arc<str>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByUpstream {
+    upstream: Arc<str>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByUpstreamResult {
+    upstream: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByUpstreamState {
+    upstream: Arc<str>,
+    state: &'static str,
+}
+
+/// Handles to all metrics, and their registry.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    webhooks: Family<BySourceCode, Counter>,
+    webhook_seconds: Family<BySource, Histogram>,
+    verified: Family<BySourceSecret, Counter>,
+    key_fallbacks: Family<BySource, Counter>,
+    attempts: Family<ByUpstreamResult, Counter>,
+    attempt_seconds: Family<ByUpstream, Histogram>,
+    breaker_open: Family<ByUpstream, Gauge>,
+    connections: Gauge,
+    connections_refused: Counter,
+    in_flight: Gauge,
+    body_memory: Gauge,
+    deliveries: Family<ByUpstreamState, Gauge>,
+    store_bytes: Gauge,
+    store_events: Gauge,
+    store_keys: Gauge,
+    ready: Gauge,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("hookward");
+        let webhooks = Family::default();
+        registry.register("webhooks", "Webhooks by source and code", webhooks.clone());
+        let webhook_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
+        registry.register_with_unit("webhook", "From arrival to answer", Unit::Seconds, webhook_seconds.clone());
+        let verified = Family::default();
+        registry.register("verified", "Verified webhooks by the secret that explained them", verified.clone());
+        let key_fallbacks = Family::default();
+        registry.register(
+            "event_key_fallbacks",
+            "Events whose configured key could not be read, so that the body's digest was taken",
+            key_fallbacks.clone(),
+        );
+        let attempts = Family::default();
+        registry.register("attempts", "Delivery attempts by upstream and result", attempts.clone());
+        let attempt_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
+        registry.register_with_unit("attempt", "From connect to answer", Unit::Seconds, attempt_seconds.clone());
+        let breaker_open = Family::default();
+        registry.register("breaker", "0 closed, 1 half-open, 2 open", breaker_open.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections to the public listener", connections.clone());
+        let connections_refused = Counter::default();
+        registry.register("connections_refused", "Connections closed because of a limit", connections_refused.clone());
+        let in_flight = Gauge::default();
+        registry.register("in_flight", "Requests being served and flights that outlive them", in_flight.clone());
+        let body_memory = Gauge::default();
+        registry.register_with_unit("body_memory", "Bodies in flight", Unit::Bytes, body_memory.clone());
+        let deliveries = Family::default();
+        registry.register("deliveries", "Deliveries by upstream and state", deliveries.clone());
+        let store_bytes = Gauge::default();
+        registry.register_with_unit("store", "Size of the store", Unit::Bytes, store_bytes.clone());
+        let store_events = Gauge::default();
+        registry.register("store_events", "Events stored", store_events.clone());
+        let store_keys = Gauge::default();
+        registry.register("store_keys", "Keys known", store_keys.clone());
+        let ready = Gauge::default();
+        registry.register("ready", "1 if /readyz answers 200", ready.clone());
+        Self {
+            registry,
+            webhooks,
+            webhook_seconds,
+            verified,
+            key_fallbacks,
+            attempts,
+            attempt_seconds,
+            breaker_open,
+            connections,
+            connections_refused,
+            in_flight,
+            body_memory,
+            deliveries,
+            store_bytes,
+            store_events,
+            store_keys,
+            ready,
+        }
+    }
+}
+
+impl Metrics {
+    /// One webhook ended. `source` is a configured name, or `-` where none was found.
+    pub fn webhook(&self, source: &Arc<str>, code: &'static str, took: Duration) {
+        self.webhooks.get_or_create(&BySourceCode { source: source.clone(), code }).inc();
+        self.webhook_seconds.get_or_create(&BySource { source: source.clone() }).observe(took.as_secs_f64());
+    }
+    /// A webhook verified with this secret.
+    pub fn verified(&self, source: &Arc<str>, secret: &Arc<str>) {
+        self.verified.get_or_create(&BySourceSecret { source: source.clone(), secret: secret.clone() }).inc();
+    }
+    /// An event key fell back to the body's digest.
+    pub fn key_fell_back(&self, source: &Arc<str>) {
+        self.key_fallbacks.get_or_create(&BySource { source: source.clone() }).inc();
+    }
+    /// One attempt ended. `result` is one of a closed set: `delivered`, `status`, `timeout`, `unreachable`, …
+    pub fn attempt(&self, upstream: &Arc<str>, result: &'static str, took: Duration) {
+        self.attempts.get_or_create(&ByUpstreamResult { upstream: upstream.clone(), result }).inc();
+        self.attempt_seconds.get_or_create(&ByUpstream { upstream: upstream.clone() }).observe(took.as_secs_f64());
+    }
+    /// The state of a breaker: 0 closed, 1 half-open, 2 open.
+    pub fn breaker(&self, upstream: &Arc<str>, state: u8) {
+        self.breaker_open.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(state));
+    }
+    /// Open connections to the public listener.
+    pub fn connections(&self, now: usize) {
+        self.connections.set(to_i64(now as u64));
+    }
+    /// A connection was closed because of a limit.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+    /// Requests in flight and bytes of bodies they hold.
+    pub fn in_flight(&self, requests: usize, body_bytes: u64) {
+        self.in_flight.set(to_i64(requests as u64));
+        self.body_memory.set(to_i64(body_bytes));
+    }
+    /// Deliveries of one upstream in one state.
+    pub fn deliveries(&self, upstream: &Arc<str>, state: &'static str, count: u64) {
+        self.deliveries.get_or_create(&ByUpstreamState { upstream: upstream.clone(), state }).set(to_i64(count));
+    }
+    /// The size of the store.
+    pub fn store(&self, bytes: u64, events: u64, keys: u64) {
+        self.store_bytes.set(to_i64(bytes));
+        self.store_events.set(to_i64(events));
+        self.store_keys.set(to_i64(keys));
+    }
+    /// Whether `/readyz` answers 200.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+    /// All metrics as text in the OpenMetrics format.
+    pub fn expose(&self) -> String {
+        let mut out = String::new();
+        if encode(&mut out, &self.registry).is_err() {
+            let _ = writeln!(out, "# failed to encode");
+        }
+        out
+    }
+}
+
+fn to_i64(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
