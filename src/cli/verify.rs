@@ -1,12 +1,325 @@
 //! `hookward verify`.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, anyhow};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use super::{FAILED, providers, sign::SecretArgs};
+use crate::{
+    document::format_duration,
+    preset::Provider,
+    time::{Clock, Wall},
+    verify::{Explanation, Freshness, Keyring, Refusal, Seen},
+};
+
+const EXAMPLES: &str = "Examples:
+  hookward verify --provider partssource --secret-file secrets/partssource \\
+    --headers captured.headers --body captured.body
+  hookward verify --provider stripe --secret-env OLD --secret-env NEW \\
+    --headers captured.headers --body captured.body --now 1700000000 --json
+
+The headers file has one `Name: value` a line, as captured; a request line before them is skipped. \
+The body must be the exact bytes. A captured request is stale by now: --now says when it arrived.
+
+Exit code 0 if the request is authentic and fresh, 1 if not.";
+
+/// Bytes of the signed content that are shown.
+const PREVIEW_BYTES: usize = 200;
 
 /// Explain a captured request offline.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// By which provider (see `hookward providers`).
+    #[arg(long)]
+    provider: String,
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// The headers as received.
+    #[arg(long, value_name = "FILE")]
+    headers: PathBuf,
+    /// The exact body as received.
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+    /// A file with the path token as received, for a provider whose credential is the path.
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+    /// When the request arrived, in Unix seconds [default: now].
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    now: Option<i64>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
 
+#[expect(clippy::unused_async, reason = "every command has one shape")]
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args {} = args;
-    anyhow::bail!("under construction")
+    let provider = providers::find(&args.provider)?;
+    let secrets = args.secret.load(provider.key_format)?;
+    let keyring = Keyring::new(secrets.into_iter().map(|(_, key)| key).collect());
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("failed to read {}", path.display()));
+    let headers =
+        parse_headers(&read(&args.headers)?).with_context(|| format!("failed to read {}", args.headers.display()))?;
+    let body = read(&args.body)?;
+    let token = match &args.token {
+        Some(path) => {
+            Some(String::from_utf8(read(path)?).with_context(|| format!("failed to read {}", path.display()))?)
+        }
+        None => None,
+    };
+    let now = args.now.map_or_else(|| Clock::system().wall(), Wall::from_unix_s);
+    let seen = Seen { headers: &headers, token: token.as_deref().map(str::trim_end) };
+    let explanation = provider.scheme.explain(seen, &keyring, &body, now, provider.tolerance, PREVIEW_BYTES);
+    if args.json {
+        println!("{:#}", as_json(&provider, &explanation));
+    } else {
+        print!("{}", as_text(&provider, &explanation));
+    }
+    Ok(if explanation.is_authentic() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Lines of `Name: value`, line ends of either kind. A request line at the top and the marks of `curl -v` are
+/// skipped. A message names the line by its number: there may be a credential in it.
+fn parse_headers(text: &[u8]) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (i, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = line.strip_prefix(b"> ").unwrap_or(line);
+        if line.is_empty() || line == b">" || is_request_line(line) {
+            continue;
+        }
+        let header = || {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+            Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+        };
+        let (name, value) = header().ok_or_else(|| anyhow!("line {} is no `Name: value`", i + 1))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+fn is_request_line(line: &[u8]) -> bool {
+    let version = [&b" HTTP/1.0"[..], b" HTTP/1.1", b" HTTP/2", b" HTTP/2.0"];
+    version.iter().any(|version| line.ends_with(version)) && line.first().is_some_and(u8::is_ascii_uppercase)
+}
+
+fn as_text(provider: &Provider, explanation: &Explanation) -> String {
+    let mut out = String::new();
+    let mut row = |label: &str, value: &str| {
+        let _ = writeln!(out, "{label:<12}{value}");
+    };
+    row("provider", &format!("{} ({})", provider.title, provider.name));
+    row("scheme", &scheme(provider));
+    row("proof in", &places(provider, explanation));
+    if let Some(time) = time(provider, explanation) {
+        row("timestamp", &time);
+    }
+    if provider.scheme.is_signed() && explanation.claim.is_ok() {
+        let shown = preview(explanation);
+        let more = if explanation.signed_bytes > explanation.signed_content.len() { "…" } else { "" };
+        row("signed", &format!("{} bytes: {shown}{more}", explanation.signed_bytes));
+    }
+    for (i, tried) in explanation.tried.iter().enumerate() {
+        let place = &explanation.places[tried.signature];
+        let found = match (tried.live, tried.matches) {
+            (false, _) => "not live",
+            (true, true) => "matches",
+            (true, false) => "does not match",
+        };
+        let number = tried.signature + 1;
+        row(if i == 0 { "tried" } else { "" }, &format!("{} with no. {number} ({place}): {found}", tried.secret_id));
+    }
+    row("verdict", &verdict(explanation));
+    out
+}
+
+/// Control characters and what is not ASCII as escapes; quotes stay as they are, since most bodies are JSON.
+fn preview(explanation: &Explanation) -> String {
+    explanation.signed_content.escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'")
+}
+
+fn scheme(provider: &Provider) -> String {
+    let description = provider.scheme.description();
+    if !provider.scheme.is_signed() {
+        return format!("{}: nothing is signed", provider.scheme.name());
+    }
+    let secret = provider.key_format.name();
+    format!("{} over {}, {}, secret as {secret}", provider.scheme.name(), description.content, description.encoding)
+}
+
+/// What was found, or where it should have been.
+fn places(provider: &Provider, explanation: &Explanation) -> String {
+    let found: Vec<_> =
+        explanation.places.iter().enumerate().map(|(i, place)| format!("no. {} {place}", i + 1)).collect();
+    if !found.is_empty() {
+        return found.join(", ");
+    }
+    let headers: Vec<_> = provider.scheme.description().headers.iter().map(ToString::to_string).collect();
+    let expected = match provider.scheme.credential_place() {
+        Some(place) => place.to_string(),
+        None => headers.join(" or "),
+    };
+    format!("nothing usable; expected in {expected}")
+}
+
+fn time(provider: &Provider, explanation: &Explanation) -> Option<String> {
+    let (skew, behind) = explanation.skew?;
+    let (at, tolerance) = (explanation.timestamp?, provider.tolerance?);
+    let relation = match explanation.freshness {
+        Freshness::Past(by) => format!("{} too old", format_duration(by)),
+        Freshness::Future(by) => format!("{} too far ahead", format_duration(by)),
+        Freshness::Fresh | Freshness::Untimed => "within it".to_owned(),
+    };
+    let side = if behind { "before" } else { "after" };
+    Some(format!(
+        "{at}, {} {side} --now; tolerance {} past, {} future: {relation}",
+        format_duration(skew),
+        format_duration(tolerance.past),
+        format_duration(tolerance.future),
+    ))
+}
+
+fn verdict(explanation: &Explanation) -> String {
+    match (&explanation.proof, explanation.freshness) {
+        (Err(refusal), _) => format!("refused: {refusal}: {}", meaning(*refusal)),
+        (Ok(_), Freshness::Past(by)) => format!("authentic, but stale by {}", format_duration(by)),
+        (Ok(_), Freshness::Future(by)) => {
+            format!("authentic, but ahead of the tolerance by {}: is a clock wrong?", format_duration(by))
+        }
+        (Ok(proof), _) => format!("authentic: {} with {}", proof.place(), proof.secret_id()),
+    }
+}
+
+/// A refusal as a sentence.
+const fn meaning(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::SignatureMissing => "there is no signature header",
+        Refusal::SignatureMalformed => "no signature has the prefix, length and alphabet of this provider",
+        Refusal::HeaderRepeated => "a header that must stand once stands several times",
+        Refusal::TooManySignatures => "there are more signatures than are ever tried",
+        Refusal::TimestampMissing => "the signed time is missing",
+        Refusal::TimestampMalformed => "the signed time is not plain digits, or stands twice",
+        Refusal::FieldMissing => "an id, nonce or header that is signed is missing",
+        Refusal::FieldMalformed => "an id, nonce or header that is signed has characters that could be misread",
+        Refusal::SignatureMismatch => {
+            "no secret explains any signature: another secret, or other bytes than were signed"
+        }
+        Refusal::NoLiveSecret => "no secret is live at that time",
+        Refusal::CredentialMissing => "the credential is missing",
+        Refusal::CredentialMismatch => "the credential is another one",
+    }
+}
+
+fn as_json(provider: &Provider, explanation: &Explanation) -> Value {
+    let refusal = explanation.proof.as_ref().err();
+    let freshness = match explanation.freshness {
+        Freshness::Untimed => json!("untimed"),
+        Freshness::Fresh => json!("fresh"),
+        Freshness::Past(by) => json!({ "past_s": by.as_secs_f64() }),
+        Freshness::Future(by) => json!({ "future_s": by.as_secs_f64() }),
+    };
+    let tried = explanation.tried.iter().map(|tried| {
+        json!({
+            "secret": &*tried.secret_id,
+            "place": &*explanation.places[tried.signature],
+            "signature": tried.signature + 1,
+            "live": tried.live,
+            "matches": tried.matches,
+        })
+    });
+    let skew_s = explanation.skew.map(|(skew, behind)| if behind { skew.as_secs_f64() } else { -skew.as_secs_f64() });
+    json!({
+        "provider": &*provider.name,
+        "scheme": explanation.scheme,
+        "authentic": explanation.is_authentic(),
+        "refusal": refusal.map(|refusal| refusal.code()),
+        "meaning": refusal.map(|refusal| meaning(*refusal)),
+        "freshness": freshness,
+        "timestamp": explanation.timestamp.map(Wall::rfc3339),
+        "age_s": skew_s,
+        "tried": tried.collect::<Vec<_>>(),
+        "signed_bytes": explanation.signed_bytes,
+        "signed_content": preview(explanation),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::SecretKey;
+
+    fn explained(name: &str, vector: &str, now_s: Option<i64>) -> (std::sync::Arc<Provider>, Explanation) {
+        let provider = providers::find(name).expect("it ships");
+        let vector = provider.vectors.iter().find(|v| v.id == vector).expect("it is there").clone();
+        let key = provider.key_format.decode(vector.secret.as_bytes()).expect("a key");
+        let keyring = Keyring::new(vec![SecretKey { id: "file s".into(), key, not_before: None, expires_at: None }]);
+        let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines = lines.collect::<Vec<_>>().concat();
+        let headers = parse_headers(lines.as_bytes()).expect("headers");
+        let now = Wall::from_unix_s(now_s.unwrap_or(vector.now_s));
+        let seen = Seen { headers: &headers, token: vector.token.as_deref() };
+        let explanation = provider.scheme.explain(seen, &keyring, &vector.body, now, provider.tolerance, PREVIEW_BYTES);
+        (provider, explanation)
+    }
+
+    fn text(name: &str, vector: &str, now_s: Option<i64>) -> String {
+        let (provider, explanation) = explained(name, vector, now_s);
+        as_text(&provider, &explanation)
+    }
+
+    #[test]
+    fn a_rotation_shows_which_secret_and_which_signature() {
+        let shown = text("partssource", "valid-under-the-previous-secret", Some(1_700_000_012));
+        for part in [
+            "scheme      hmac-sha256 over {timestamp}.{body}, hex, secret as utf8",
+            "proof in    no. 1 x-ps-signature, no. 2 x-ps-signature-previous",
+            "2023-11-14T22:13:20.000Z, 12s before --now; tolerance 5m past, 5m future: within it",
+            "signed      213 bytes: 1700000000.{\"company_id\":4711,",
+            "tried       file s with no. 1 (x-ps-signature): does not match",
+            "            file s with no. 2 (x-ps-signature-previous): matches",
+            "verdict     authentic: x-ps-signature-previous with file s",
+        ] {
+            assert!(shown.contains(part), "{part} is not in:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong() {
+        for (name, vector, part) in [
+            ("partssource", "one-second-too-old", "verdict     authentic, but stale by 1s"),
+            ("partssource", "one-second-too-far-ahead", "verdict     authentic, but ahead of the tolerance by 1s"),
+            ("partssource", "other-body", "verdict     refused: signature_mismatch: no secret explains"),
+            ("mobility-work", "unsigned", "proof in    nothing usable; expected in x-mw-signature"),
+            ("stripe", "two-times", "verdict     refused: timestamp_malformed"),
+            ("gains", "missing", "verdict     refused: credential_missing"),
+        ] {
+            let (provider, explanation) = explained(name, vector, None);
+            let shown = as_text(&provider, &explanation);
+            assert!(shown.contains(part), "{part} is not in:\n{shown}");
+            assert!(!explanation.is_authentic());
+            assert_eq!(as_json(&provider, &explanation)["authentic"], json!(false));
+        }
+    }
+
+    #[test]
+    fn no_credential_is_shown() {
+        for (name, vector) in [("gains", "other-token"), ("gains", "valid"), ("sourcehub", "other-token")] {
+            let (provider, explanation) = explained(name, vector, None);
+            let shown = format!("{}{}", as_text(&provider, &explanation), as_json(&provider, &explanation));
+            assert!(!shown.contains("test-secre") && !shown.contains("test-token"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn captured_headers_are_read_as_they_came() {
+        let headers =
+            parse_headers(b"POST /hooks/a HTTP/1.1\r\nHost: a\r\n> X-Sig:  a:b \n\nX-Sig: c\n").expect("headers");
+        assert_eq!(headers.get_all("x-sig").iter().collect::<Vec<_>>(), ["a:b", "c"]);
+        assert_eq!(headers["host"], "a");
+        let error = parse_headers(b"A: b\ncanary without a colon\n").expect_err("no header").to_string();
+        assert_eq!(error, "line 2 is no `Name: value`");
+    }
 }

@@ -1,14 +1,72 @@
 //! Providers as data: one TOML file each, embedded in the binary. `[providers.NAME]` in a configuration has
 //! the same schema.
+//!
+//! A new provider is one file here, and its name in `SHIPPED`. Every key is optional unless it says otherwise;
+//! durations and sizes carry units (`"5m"`, `"1MiB"`); unknown keys are errors.
+//!
+//! | key | value | if absent |
+//! |---|---|---|
+//! | `title` | as the provider writes itself | the name |
+//! | `key_format` | `utf8`, `base64`, `whsec` (base64, `whsec_` before it) or `hex`: how a secret is written | `utf8` |
+//! | `[signature]` | see below | nothing is signed |
+//! | `credential` | without a signature: `"token"` (the `{token}` segment of the path), `"basic"`, `"header:NAME"` | no guard: the source needs one |
+//! | `event_key` | `"body"` (its digest), `"none"`, or a list of signed parts: JSON pointers, `"header:NAME"` | `"body"` |
+//! | `event_type`, `attempt_id` | a JSON pointer or `"header:NAME"`; never part of a key | unknown |
+//! | `body_bytes_max` | the largest body it sends | the server's |
+//! | `on_stale` | `reject`, `retry` or `hold` | `reject` |
+//! | `on_mismatch` | `reject` or `retry` | `reject` |
+//! | `items` | `{ each = POINTER, key = [POINTER, …] }`: items of a body that it re-sends apart | none |
+//! | `[[handshakes]]` | `when` (pointer), `equals` (string), `echo` (pointer): a verified body answered from itself | none |
+//! | `[sender]` | see below | unknown |
+//! | `[evidence]` | `kind` (`vendor-vector`, `official-sdk`, `vendor-doc`, `second-hand`) and `place`, both required | second-hand |
+//! | `unconfirmed` | sentences | none |
+//! | `[[vectors]]` | `id`, `secret`, `headers`, `token`, `body`, `now` (Unix seconds), `valid`: known answers | none |
+//!
+//! `[signature]`:
+//!
+//! | key | value | if absent |
+//! |---|---|---|
+//! | `headers` | one to four names; each stands at most once in a request, every signature in them is tried | required |
+//! | `grammar` | `plain`: `prefix` and a signature. `fields`: `key=value` items, `separator` between them, signatures under `field`, `trim` allows spaces behind separators. `list`: signatures with `prefix` each, `separator` between them | `plain` |
+//! | `prefix`, `separator`, `field`, `trim` | see `grammar`; a separator is one of `,` `;` space `&` and the bar | `""`, none, none, `false` |
+//! | `encoding` | `hex` (lower case), `hex-any-case`, `base64`, `base64url` (no padding) | `hex` |
+//! | `algorithm` | `hmac-sha256` or `hmac-sha512` | `hmac-sha256` |
+//! | `content` | what is signed: literals with `{body}`, `{timestamp}`, `{id}`, `{nonce}`, `{header:NAME}`; refused if it could be read in two ways | required |
+//! | `timestamp` | `{ header = NAME }` or `{ field = KEY }`, with `unit = "s"` or `"ms"` | no time is signed |
+//! | `tolerance` | `{ past = "5m", future = "5m" }` | required with `timestamp` |
+//! | `id`, `nonce` | `{ header = NAME }` or `{ field = KEY }` | none |
+//!
+//! `[sender]`:
+//!
+//! | key | value | if absent |
+//! |---|---|---|
+//! | `deadline` | by when it wants an answer | `"10s"` |
+//! | `retry_span` | from its first attempt to its last | unknown |
+//! | `retries` | the statuses that it tries again | all but 2xx |
+//! | `drops` | the statuses after which it drops the event, or disables the subscription | none |
+//! | `disables_after` | failures in a row until it disables the subscription | never |
+//! | `ack_status` | the one 2xx that it takes for success | any 2xx |
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::HeaderName;
 
 use crate::{
+    document::{self, Problems},
     event::Name,
-    verify::{EventKey, KeyFormat, Scheme, Tolerance},
+    verify::{EventKey, KeyFormat, Scheme, Tolerance, json},
 };
+
+pub use read::{event_key, read};
 
 /// What is known about one provider.
 #[derive(Clone, Debug)]
@@ -95,6 +153,31 @@ pub struct Sender {
     pub ack_status: Option<u16>,
 }
 
+impl Sender {
+    /// Of whom nothing is known.
+    pub fn unknown() -> Self {
+        Self {
+            deadline: Duration::from_secs(10),
+            retry_span: None,
+            retries: None,
+            drops: BTreeSet::new(),
+            disables_after: None,
+            ack_status: None,
+        }
+    }
+}
+
+impl Handshake {
+    /// The token to send back, if this (verified) body is the handshake. Only a short plain token is echoed, so
+    /// that the answer can be nothing else.
+    pub fn answer(&self, body: &[u8]) -> Option<String> {
+        let json::Scalar::Text(kind) = json::scalar(body, &self.when)? else { return None };
+        let json::Scalar::Text(token) = json::scalar(body, &self.echo)? else { return None };
+        let plain = token.len() <= 256 && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        (kind == self.equals && plain).then_some(token)
+    }
+}
+
 /// What happens to an authentic claim whose time is out of tolerance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnStale {
@@ -106,6 +189,11 @@ pub enum OnStale {
     Hold,
 }
 
+impl OnStale {
+    /// All of them, by the name they have in a configuration.
+    pub const ALL: [(&'static str, Self); 3] = [("reject", Self::Reject), ("retry", Self::Retry), ("hold", Self::Hold)];
+}
+
 /// What happens to a well-formed signature that does not match.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnMismatch {
@@ -113,6 +201,11 @@ pub enum OnMismatch {
     Reject,
     /// 503, so that a genuine sender keeps trying while a secret is put right.
     Retry,
+}
+
+impl OnMismatch {
+    /// All of them, by the name they have in a configuration.
+    pub const ALL: [(&'static str, Self); 2] = [("reject", Self::Reject), ("retry", Self::Retry)];
 }
 
 /// How well the facts are known, and where they are from.
@@ -137,6 +230,20 @@ pub enum EvidenceKind {
     SecondHand,
 }
 
+impl EvidenceKind {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("vendor-vector", Self::VendorVector),
+        ("official-sdk", Self::OfficialSdk),
+        ("vendor-doc", Self::VendorDoc),
+        ("second-hand", Self::SecondHand),
+    ];
+    /// The stable name.
+    pub fn name(self) -> impl Display {
+        read::name_of(self, &Self::ALL)
+    }
+}
+
 /// A known answer: this request, with this secret, at this time, is (or is not) authentic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Vector {
@@ -146,6 +253,8 @@ pub struct Vector {
     pub secret: String,
     /// The headers.
     pub headers: Vec<(String, String)>,
+    /// The secret segment of the path, where that is the credential.
+    pub token: Option<String>,
     /// The body.
     pub body: Vec<u8>,
     /// The time of the check, Unix seconds.
@@ -154,13 +263,41 @@ pub struct Vector {
     pub valid: bool,
 }
 
+/// The files, by the names they are used under.
+const SHIPPED: [(&str, &str); 10] = [
+    ("gains", include_str!("gains.toml")),
+    ("github", include_str!("github.toml")),
+    ("mobility-work", include_str!("mobility-work.toml")),
+    ("partssource", include_str!("partssource.toml")),
+    ("price2b", include_str!("price2b.toml")),
+    ("shopify", include_str!("shopify.toml")),
+    ("slack", include_str!("slack.toml")),
+    ("sourcehub", include_str!("sourcehub.toml")),
+    ("standard-webhooks", include_str!("standard-webhooks.toml")),
+    ("stripe", include_str!("stripe.toml")),
+];
+
+static PRESETS: LazyLock<BTreeMap<&str, Arc<Provider>>> = LazyLock::new(|| {
+    let load = |(name, text): (&'static str, &str)| {
+        let problems = Problems::default();
+        let provider = read(document::parse(&problems, format!("{name}.toml"), text), name);
+        // Presets are part of the program, and a test reads every one of them.
+        (name, Arc::new(provider.unwrap_or_else(|| panic!("a shipped preset is wrong:\n{}", problems.render(false)))))
+    };
+    SHIPPED.into_iter().map(load).collect()
+});
+
 /// The preset of that name.
 pub fn find(name: &str) -> Option<Arc<Provider>> {
-    let _ = name;
-    unimplemented!("filled in by the preset work")
+    PRESETS.get(name).cloned()
 }
 
 /// All presets, by name.
 pub fn all() -> Vec<Arc<Provider>> {
-    unimplemented!("filled in by the preset work")
+    PRESETS.values().cloned().collect()
+}
+
+/// The scheme that upstreams verify: Standard Webhooks.
+pub fn standard_webhooks() -> Arc<Provider> {
+    find("standard-webhooks").expect("it is shipped")
 }

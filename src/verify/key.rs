@@ -3,8 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
+use sha2::{Digest as _, Sha256};
 
-use super::{Proof, Tolerance};
+use super::{
+    Proof, Tolerance,
+    json::{self, Scalar},
+};
+use crate::time::Wall;
 
 /// A scoped digest. Keys of different kinds, scopes and contents differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,10 +85,94 @@ pub struct KeyPlan {
     pub event_horizon: Duration,
 }
 
+/// The longest life of a key: longer is a sender's broken clock, and would overflow a store's time.
+const LIFE_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+/// Kept beyond the last moment at which a copy could be fresh, for clocks of several nodes and slow requests.
+const LIFE_MARGIN: Duration = Duration::from_hours(1);
+
 impl KeyPlan {
     /// The keys of a verified body. `now` is the wall clock, which the signed time is compared with.
-    pub fn keys(&self, proof: &Proof, body: &[u8], now: crate::time::Wall) -> Keys {
-        let _ = (proof, body, now);
-        unimplemented!("filled in by the verification work")
+    pub fn keys(&self, proof: &Proof, body: &[u8], now: Wall) -> Keys {
+        let body_digest: [u8; 32] = Sha256::digest(body).into();
+        let life = self.replay_life(proof, now);
+        let lived = |key| Lived { key, lives: life };
+        let replay = proof.signed.map(|digest| lived(derive("replay", &self.replay_scope, [(b'd', &digest[..])])));
+        let nonce = proof.nonce.as_ref().map(|nonce| lived(derive("nonce", &self.scope, [(b'v', nonce.as_slice())])));
+        let (event, fell_back) = self.event_key(proof, body, &body_digest);
+        let event = event.map(|key| Lived { key, lives: self.event_horizon.min(LIFE_MAX) });
+        Keys { body: body_digest, replay, nonce, event, timed: proof.timestamp.is_some(), fell_back }
     }
+
+    /// Key and content digest of each item of the list at `each`, in order: `None` for an item whose key cannot
+    /// be read. See [`json::items`] for where the pointers of `key` are looked up.
+    pub fn items(&self, body: &[u8], each: &str, key: &[String]) -> Vec<Option<(Key, [u8; 32])>> {
+        let item = |(scalars, raw): (Vec<Scalar>, &[u8])| {
+            (derive("item", &self.scope, scalars.iter().map(Scalar::tagged)), Sha256::digest(raw).into())
+        };
+        json::items(body, each, key).into_iter().map(|found| found.map(item)).collect()
+    }
+
+    /// Until the signed time is stale for good plus a margin, and never shorter than two whole windows.
+    fn replay_life(&self, proof: &Proof, now: Wall) -> Duration {
+        let Some(at) = proof.timestamp else { return self.untimed_horizon.min(LIFE_MAX) };
+        let Tolerance { past, future } = self.tolerance;
+        let ahead_ns = u64::try_from(at.unix_ns().saturating_sub(now.unix_ns()));
+        let behind_ns = u64::try_from(now.unix_ns().saturating_sub(at.unix_ns()));
+        let until_stale = past
+            .saturating_add(LIFE_MARGIN)
+            .saturating_add(Duration::from_nanos(ahead_ns.unwrap_or(0)))
+            .saturating_sub(Duration::from_nanos(behind_ns.unwrap_or(0)));
+        let at_least = past.saturating_add(future).saturating_mul(2).saturating_add(LIFE_MARGIN);
+        until_stale.max(at_least).min(LIFE_MAX)
+    }
+
+    fn event_key(&self, proof: &Proof, body: &[u8], body_digest: &[u8; 32]) -> (Option<Key>, bool) {
+        let of_body = || proof.covers_body.then(|| derive("event", &self.scope, [(b'd', &body_digest[..])]));
+        let parts = match &self.event_key {
+            EventKey::None => return (None, false),
+            EventKey::Body => return (of_body(), false),
+            EventKey::Parts(parts) => parts,
+        };
+        let read: Option<Vec<(u8, Vec<u8>)>> = parts.iter().map(|part| part.read(proof, body)).collect();
+        match read.filter(|parts| !parts.is_empty()) {
+            Some(parts) => {
+                let parts = parts.iter().map(|(tag, value)| (*tag, value.as_slice()));
+                (Some(derive("event", &self.scope, parts)), false)
+            }
+            None => (of_body(), true),
+        }
+    }
+}
+
+impl KeyPart {
+    /// The value with a letter for where it is from; `None` if it cannot be read unambiguously from what is signed.
+    fn read(&self, proof: &Proof, body: &[u8]) -> Option<(u8, Vec<u8>)> {
+        match self {
+            Self::Json(pointer) if proof.covers_body => {
+                let scalar = json::scalar(body, pointer)?;
+                let (tag, value) = scalar.tagged();
+                Some((tag, value.to_vec()))
+            }
+            Self::Json(_) => None,
+            Self::Header(wanted) => {
+                let (_, value) = proof.headers.iter().find(|(name, _)| name == wanted)?;
+                (!value.is_empty()).then(|| (b'h', value.clone()))
+            }
+        }
+    }
+}
+
+/// Every field goes in behind its length, so that no two lists of fields give the same bytes.
+fn derive<'a>(kind: &str, scope: &str, parts: impl IntoIterator<Item = (u8, &'a [u8])>) -> Key {
+    let mut hash = Sha256::new();
+    let mut field = |tag: u8, value: &[u8]| {
+        hash.update([tag]);
+        hash.update((value.len() as u64).to_be_bytes());
+        hash.update(value);
+    };
+    field(b'k', b"hookward key 1");
+    field(b'k', kind.as_bytes());
+    field(b'k', scope.as_bytes());
+    parts.into_iter().for_each(|(tag, value)| field(tag, value));
+    Key(hash.finalize().into())
 }

@@ -7,9 +7,18 @@
 //!
 //! No provider is named here: providers are data, in `crate::preset`.
 
+mod check;
+mod claim;
+mod encoding;
+mod explain;
+pub mod json;
 pub mod key;
 pub mod keyring;
 pub mod scheme;
+mod sign;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -17,17 +26,27 @@ use http::{HeaderMap, HeaderName};
 
 use crate::time::Wall;
 
+pub use claim::CANDIDATES_MAX;
+pub use encoding::{Encoding, encode_hex};
+pub use explain::{Explanation, Tried};
 pub use key::{EventKey, Key, KeyPart, KeyPlan, Keys, Lived};
-pub use keyring::{KeyFormat, Keyring, SecretKey};
-pub use scheme::Scheme;
+pub use keyring::{KeyError, KeyFormat, Keyring, SecretKey};
+pub use scheme::{Algorithm, CredentialPlace, Description, Grammar, Place, Scheme, SignedSpec, SpecError, TimeUnit};
+pub use sign::{SignRequest, Signature};
 
-/// What a request shows before its body.
-#[derive(Clone, Copy, Debug)]
+/// What a request shows before its body. `Debug` shows the names of the headers only.
+#[derive(Clone, Copy)]
 pub struct Seen<'a> {
     /// The headers as received.
     pub headers: &'a HeaderMap,
     /// The secret segment of the path, where the source's path has one.
     pub token: Option<&'a str>,
+}
+
+impl fmt::Debug for Seen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.headers.keys()).finish()
+    }
 }
 
 /// What the headers assert, unproven: strictly parsed, bounded, decoded.
@@ -36,7 +55,7 @@ pub struct Claim {
     pub(crate) timestamp: Option<Stamp>,
     pub(crate) id: Option<Vec<u8>>,
     pub(crate) nonce: Option<Vec<u8>>,
-    /// Values of `{header:X}` in the template, in the order of the scheme.
+    /// Values of signed headers, that of the id or nonce included.
     pub(crate) headers: Vec<(HeaderName, Vec<u8>)>,
     pub(crate) candidates: Vec<Candidate>,
 }
@@ -50,12 +69,18 @@ pub(crate) struct Stamp {
     pub(crate) unit_ns: i128,
 }
 
-/// One signature, or one credential, that the request offers.
-#[derive(Clone, Debug)]
+/// One signature, or one credential, that the request offers. `Debug` shows where, not what.
+#[derive(Clone)]
 pub(crate) struct Candidate {
     pub(crate) bytes: Vec<u8>,
     /// Where it was: for logs and `verify`.
     pub(crate) place: Arc<str>,
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Candidate({}, {} bytes)", self.place, self.bytes.len())
+    }
 }
 
 /// How far a timestamp may be from our clock; always two values.
@@ -144,8 +169,8 @@ impl fmt::Display for Refusal {
 pub struct Proof {
     pub(crate) signed: Option<[u8; 32]>,
     pub(crate) timestamp: Option<Wall>,
-    pub(crate) id: Option<Vec<u8>>,
     pub(crate) nonce: Option<Vec<u8>>,
+    /// Signed headers, that of the id or nonce included.
     pub(crate) headers: Vec<(HeaderName, Vec<u8>)>,
     pub(crate) covers_body: bool,
     pub(crate) scheme: Arc<str>,
@@ -173,5 +198,19 @@ impl Proof {
     /// The header, or part of the path, that carried the proof.
     pub fn place(&self) -> &Arc<str> {
         &self.place
+    }
+    /// A proof that nothing was held against, for tests of what comes after verification.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self {
+            signed: None,
+            timestamp: None,
+            nonce: None,
+            headers: Vec::new(),
+            covers_body: true,
+            scheme: Arc::from("none"),
+            secret_id: Arc::from("none"),
+            place: Arc::from("none"),
+        }
     }
 }

@@ -1,0 +1,315 @@
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    secret::Secret,
+    time::Wall,
+    verify::{Explanation, Freshness, Keyring, Refusal, SecretKey, Seen, SignRequest},
+};
+
+fn keyring(provider: &Provider, secret: &str) -> Keyring {
+    let key = provider.key_format.decode(secret.as_bytes()).expect("a secret of a vector decodes");
+    Keyring::new(vec![SecretKey { id: "main".into(), key, not_before: None, expires_at: None }])
+}
+
+fn header_map<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> HeaderMap {
+    let headers = headers.into_iter().map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        (name, HeaderValue::from_bytes(value).expect("a value"))
+    });
+    let mut map = HeaderMap::new();
+    headers.for_each(|(name, value)| {
+        map.append(name, value);
+    });
+    map
+}
+
+fn judge(
+    provider: &Provider,
+    secret: &str,
+    headers: &HeaderMap,
+    token: Option<&str>,
+    body: &[u8],
+    now: Wall,
+) -> Explanation {
+    let seen = Seen { headers, token };
+    provider.scheme.explain(seen, &keyring(provider, secret), body, now, provider.tolerance, 0)
+}
+
+fn judge_vector(provider: &Provider, vector: &Vector) -> Explanation {
+    let headers = header_map(vector.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let now = Wall::from_unix_s(vector.now_s);
+    judge(provider, &vector.secret, &headers, vector.token.as_deref(), &vector.body, now)
+}
+
+fn refuses(text: &str, expected: &[&str]) {
+    let problems = Problems::default();
+    let provider = read(document::parse(&problems, "a.toml", text), "acme");
+    let shown = problems.render(false);
+    assert!(provider.is_none() && problems.errors() > 0, "{text}");
+    for part in expected {
+        assert!(shown.contains(part), "{part} is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn every_preset_reads_without_a_problem_and_its_vectors_come_out_as_claimed() {
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/preset")).expect("the folder");
+    let files = files.filter(|file| file.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|x| x == "toml")));
+    assert_eq!(files.count(), SHIPPED.len(), "a preset's file is not in the list");
+    for (name, text) in SHIPPED {
+        let problems = Problems::default();
+        let provider = read(document::parse(&problems, format!("{name}.toml"), text), name);
+        assert_eq!(problems.render(false), "");
+        let provider = provider.expect("no problems, so there is one");
+        assert!(provider.vectors.iter().any(|v| v.valid) && provider.vectors.iter().any(|v| !v.valid), "{name}");
+        for vector in &provider.vectors {
+            let explanation = judge_vector(&provider, vector);
+            assert_eq!(explanation.is_authentic(), vector.valid, "{name}: {}: {explanation:?}", vector.id);
+        }
+    }
+}
+
+#[test]
+fn vectors_that_test_a_time_bound_fail_by_exactly_one_second() {
+    for provider in all().iter().filter(|provider| provider.scheme.is_timed()) {
+        for (id, expected) in [
+            ("one-second-too-old", Freshness::Past(Duration::from_secs(1))),
+            ("one-second-too-far-ahead", Freshness::Future(Duration::from_secs(1))),
+        ] {
+            let vector = provider.vectors.iter().find(|v| v.id == id).expect("each timed preset has both");
+            let explanation = judge_vector(provider, vector);
+            assert!(explanation.proof.is_ok(), "{}: {id} is authentic but for its time", provider.name);
+            assert_eq!(explanation.freshness, expected, "{}: {id}", provider.name);
+        }
+    }
+}
+
+#[test]
+fn presets_are_found_by_name_and_listed_in_order() {
+    let names: Vec<_> = all().iter().map(|provider| provider.name.to_string()).collect();
+    assert!(names.is_sorted() && names.len() == 10, "{names:?}");
+    assert_eq!(find("mobility-work").expect("it ships").title, "Mobility Work");
+    assert!(find("acme").is_none());
+    assert_eq!(standard_webhooks().key_format, KeyFormat::Whsec);
+}
+
+#[test]
+fn facts_that_the_gateway_depends_on() {
+    let get = |name| find(name).expect("it ships");
+    let minutes = Duration::from_mins;
+    let partssource = get("partssource");
+    assert_eq!(partssource.sender.drops, BTreeSet::from([400, 401, 403, 404, 410]));
+    assert_eq!(partssource.attempt_id, Some(Locator::Header(HeaderName::from_static("x-ps-delivery-id"))));
+    assert_eq!(partssource.event_key, EventKey::Body);
+    let price2b = get("price2b");
+    assert_eq!(price2b.tolerance, Some(Tolerance { past: minutes(27 * 60), future: minutes(5) }));
+    assert_eq!((price2b.on_stale, price2b.sender.disables_after), (OnStale::Hold, Some(10)));
+    assert!(price2b.tolerance.expect("timed").past > price2b.sender.retry_span.expect("documented"));
+    let mobility_work = get("mobility-work");
+    assert_eq!(mobility_work.tolerance, Some(Tolerance { past: minutes(60), future: minutes(5) }));
+    assert_eq!(mobility_work.sender.ack_status, Some(200));
+    assert_eq!(get("gains").sender.deadline, Duration::from_secs(90));
+    assert_eq!(get("sourcehub").sender.deadline, Duration::from_secs(5));
+    assert_eq!(get("stripe").tolerance, Some(Tolerance { past: minutes(5), future: minutes(5) }));
+    assert_eq!(get("stripe").key_format, KeyFormat::Utf8);
+    assert_eq!(get("github").body_bytes_max, Some(25 << 20));
+    assert!(!get("shopify").scheme.is_timed());
+}
+
+#[test]
+fn a_handshake_is_answered_with_its_token_and_nothing_else() {
+    let slack = find("slack").expect("it ships");
+    let answer = |body: &str| slack.handshakes[0].answer(body.as_bytes());
+    assert_eq!(answer(r#"{"type":"url_verification","challenge":"3eZbrw1a-_"}"#).as_deref(), Some("3eZbrw1a-_"));
+    for other in [
+        r#"{"type":"event_callback","challenge":"abc"}"#,
+        r#"{"type":"url_verification","challenge":"<script>"}"#,
+        r#"{"type":"url_verification","challenge":""}"#,
+        r#"{"type":"url_verification","challenge":7}"#,
+        r#"{"type":"url_verification"}"#,
+        r#"{"type":"url_verification","type":"x","challenge":"abc"}"#,
+    ] {
+        assert_eq!(answer(other), None, "{other}");
+    }
+    assert_eq!(answer(&format!(r#"{{"type":"url_verification","challenge":"{}"}}"#, "a".repeat(257))), None);
+}
+
+#[test]
+fn a_provider_of_ones_own_is_read_with_defaults() {
+    let text = "[signature]\nheaders = [\"X-Acme-Signature\"]\ncontent = \"{body}\"\n";
+    let problems = Problems::default();
+    let provider = read(document::parse(&problems, "a.toml", text), "acme").expect("it is complete");
+    assert_eq!(problems.render(false), "");
+    assert_eq!((provider.title.as_str(), provider.key_format), ("acme", KeyFormat::Utf8));
+    assert_eq!((provider.event_key, provider.tolerance), (EventKey::Body, None));
+    assert_eq!(provider.sender, Sender::unknown());
+    assert_eq!(provider.scheme.name(), "hmac-sha256");
+    let problems = Problems::default();
+    let provider = read(document::parse(&problems, "a.toml", "title = \"Acme\"\n"), "acme").expect("all is optional");
+    assert_eq!(provider.scheme.name(), "none");
+}
+
+#[test]
+fn all_problems_of_a_provider_are_reported_at_once_with_place_and_advice() {
+    refuses(
+        "key_format = \"utf-8\"\ntitel = \"x\"\nevent_key = [\"header:x-id\", \"id\"]\non_stale = 3\n\
+         [signature]\nheaders = [\"x-sig\"]\ncontent = \"{id}{body}\"\nid = { header = \"x-id\" }\n\
+         [sender]\nack_status = 404\nretries = [42]\n[evidence]\nkind = \"rumour\"\n",
+        &[
+            "a.toml:1:14",
+            "did you mean \"utf8\"?",
+            "unknown key `titel`",
+            "a.toml:3:29",
+            "\"id\" is no place in a request",
+            "a.toml:4:12",
+            "a.toml:7:11",
+            "nothing keeps {id} apart",
+            "an acknowledgement is a 2xx status",
+            "42 is no HTTP status",
+            "`kind` cannot be \"rumour\"",
+            "`place` is missing",
+        ],
+    );
+}
+
+#[test]
+fn a_provider_that_would_be_unsafe_is_refused() {
+    let signature = "[signature]\nheaders = [\"x-sig\"]\n";
+    for (text, says) in [
+        ("content = \"{timestamp}.{body}\"\ntimestamp = { header = \"x-t\", unit = \"s\" }\n", "there is no tolerance"),
+        ("content = \"{body}\"\ntolerance = { past = \"5m\", future = \"5m\" }\n", "no timestamp is signed"),
+        (
+            "content = \"{timestamp}.{body}\"\ntimestamp = { header = \"x-t\" }\n\
+             tolerance = { past = \"5m\", future = \"5m\" }\n",
+            "the unit of the timestamp is missing",
+        ),
+        (
+            "content = \"{timestamp}.{body}\"\ntimestamp = { header = \"x-t\", unit = \"s\" }\n\
+             tolerance = { past = \"5m\" }\n",
+            "always two values",
+        ),
+        ("content = \"{timestamp}\"\n", "without {body}"),
+        ("content = \"{body}\"\ngrammar = \"fields\"\n", "the grammar of the signature header is incomplete"),
+        ("content = \"{body}\"\nalgorithm = \"none\"\n", "`algorithm` cannot be \"none\""),
+        ("content = \"{nonce}.{body}\"\nnonce = { field = \"n\" }\n", "a field needs the grammar"),
+        ("content = \"{body}\"\nnonce = { header = \"x-n\" }\n", "the nonce is not signed"),
+    ] {
+        refuses(&format!("{signature}{text}"), &[says]);
+    }
+    refuses(
+        &format!("event_key = [\"header:x-id\"]\n{signature}content = \"{{body}}\"\n"),
+        &["not inside the signed content"],
+    );
+    refuses("event_key = []\n", &["without parts"]);
+    refuses("credential = \"tokne\"\n", &["is no place for a credential"]);
+    refuses(&format!("credential = \"token\"\n{signature}content = \"{{body}}\"\n"), &["not both"]);
+    refuses("items = { each = \"/Data\", key = [] }\n", &["the same for every item"]);
+}
+
+/// The requests of all valid vectors that have one signature and no garbage (a change in garbage changes
+/// nothing), with their providers.
+fn lone_valid() -> Vec<(Arc<Provider>, Vector)> {
+    let vectors = all().into_iter().flat_map(|provider| {
+        let vectors = provider.vectors.clone();
+        vectors.into_iter().filter(|vector| vector.valid).map(move |vector| (provider.clone(), vector))
+    });
+    let lone = |(provider, vector): &(Arc<Provider>, Vector)| {
+        judge_vector(provider, vector).places.len() == 1 && !vector.id.contains("garbage")
+    };
+    vectors.filter(lone).collect()
+}
+
+/// Whether a header decides about authenticity: it holds a signature or a signed value.
+fn decides(provider: &Provider, header: &str) -> bool {
+    let description = provider.scheme.description();
+    let signed = [description.timestamp, description.id, description.nonce];
+    description.headers.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
+        || signed.iter().flatten().any(|place| place.starts_with(&header.to_ascii_lowercase()))
+        || provider.scheme.consumes(&HeaderName::from_bytes(header.as_bytes()).expect("a name"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn one_changed_byte_in_what_is_proven_is_refused(
+        which in any::<prop::sample::Index>(),
+        place in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        change in 1_u8..=255,
+    ) {
+        let vectors = lone_valid();
+        let (provider, vector) = which.get(&vectors);
+        let mut headers: Vec<(String, Vec<u8>)> =
+            vector.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        let mut token = vector.token.clone().map(String::into_bytes);
+        let mut body = vector.body.clone();
+        let mut places: Vec<&mut Vec<u8>> =
+            headers.iter_mut().filter(|(name, _)| decides(provider, name)).map(|(_, value)| value).collect();
+        places.extend(token.as_mut());
+        if provider.scheme.is_signed() {
+            places.push(&mut body);
+        }
+        let place = place.index(places.len());
+        let bytes = &mut *places[place];
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        // What is no header value never gets here.
+        prop_assume!(headers.iter().all(|(_, value)| HeaderValue::from_bytes(value).is_ok()));
+        prop_assume!(token.as_ref().is_none_or(|token| std::str::from_utf8(token).is_ok()));
+        let map = header_map(headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())));
+        let token = token.map(|token| String::from_utf8(token).expect("assumed above"));
+        let explanation =
+            judge(provider, &vector.secret, &map, token.as_deref(), &body, Wall::from_unix_s(vector.now_s));
+        prop_assert!(explanation.proof.is_err(), "{} {}: {:?}", provider.name, vector.id, headers);
+    }
+
+    #[test]
+    fn what_is_signed_verifies_with_the_same_secret_only(
+        body in prop::collection::vec(any::<u8>(), 0..300),
+        key in prop::collection::vec(any::<u8>(), 16..80),
+        at_s in 1_000_000_000_i64..9_999_999_999,
+        id in "[A-Za-z0-9_:=+/-]{1,255}",
+    ) {
+        for provider in all() {
+            // A credential travels as text.
+            let key = if provider.scheme.is_signed() { key.clone() } else { crate::verify::encode_hex(&key).into_bytes() };
+            let ring = |bytes: &[u8]| {
+                let key = Secret::new(bytes);
+                Keyring::new(vec![SecretKey { id: "k".into(), key, not_before: None, expires_at: None }])
+            };
+            let now = Wall::from_unix_s(at_s);
+            let secret = Secret::new(key.clone());
+            let request = SignRequest { key: &secret, body: &body, at: now, id: &id, nonce: &id, headers: &[] };
+            let signature = provider.scheme.sign(&request);
+            let headers = header_map(signature.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+            let seen = Seen { headers: &headers, token: signature.token.as_deref() };
+            let right = provider.scheme.explain(seen, &ring(&key), &body, now, provider.tolerance, 10);
+            prop_assert!(right.is_authentic(), "{}: {right:?}", provider.name);
+            let mut other = key.clone();
+            other[0] ^= 1;
+            let wrong = provider.scheme.explain(seen, &ring(&other), &body, now, provider.tolerance, 10);
+            prop_assert!(wrong.proof.is_err_and(Refusal::is_mismatch), "{}", provider.name);
+        }
+    }
+
+    #[test]
+    fn no_request_panics(
+        values in prop::collection::vec(prop::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff], 0..60), 1..4),
+        text in "(t=|v1=|v1,|v0=|sha256=|nonce=|signature=|[,;= .a-f0-9]){0,40}",
+        body in prop::collection::vec(any::<u8>(), 0..60),
+        now in any::<i64>(),
+    ) {
+        for provider in all() {
+            let description = provider.scheme.description();
+            let mut names: Vec<&str> = description.headers.iter().map(HeaderName::as_str).collect();
+            names.extend(["webhook-id", "webhook-timestamp", "x-ps-timestamp", "x-slack-request-timestamp", "authorization"]);
+            let values = values.iter().map(Vec::as_slice).chain([text.as_bytes()]).cycle();
+            let headers = header_map(names.into_iter().zip(values));
+            let explanation = judge(&provider, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &headers, Some(&text), &body, Wall::from_unix_s(now));
+            prop_assert!(!explanation.is_authentic());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How a signature is written. Decoding is exact: one text per signature, so that nobody can alter a signature
+//! and have it still count.
+
+use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
+
+/// The longest MAC there is, in bytes.
+pub(super) const MAC_BYTES_MAX: usize = 64;
+
+/// How the bytes of a signature are written as text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    /// Hexadecimal in lower case.
+    Hex,
+    /// Hexadecimal, upper case or mixed allowed: only where the provider's own library takes it.
+    HexAnyCase,
+    /// Base64, standard alphabet, padded, canonical.
+    Base64,
+    /// Base64, URL alphabet, without padding, canonical.
+    Base64Url,
+}
+
+impl Encoding {
+    /// All of them, by the name they have in a preset.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("hex", Self::Hex),
+        ("hex-any-case", Self::HexAnyCase),
+        ("base64", Self::Base64),
+        ("base64url", Self::Base64Url),
+    ];
+
+    /// Exactly `length` bytes, or `None`.
+    pub(super) fn decode(self, text: &[u8], length: usize) -> Option<Vec<u8>> {
+        debug_assert!(length <= MAC_BYTES_MAX);
+        let mut buffer = [0; MAC_BYTES_MAX];
+        let bytes = match self {
+            Self::Hex => decode_hex(text, false)?,
+            Self::HexAnyCase => decode_hex(text, true)?,
+            Self::Base64 => Base64::decode(text, &mut buffer).ok()?.to_vec(),
+            Self::Base64Url => Base64UrlUnpadded::decode(text, &mut buffer).ok()?.to_vec(),
+        };
+        (bytes.len() == length).then_some(bytes)
+    }
+
+    pub(super) fn encode(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Hex | Self::HexAnyCase => encode_hex(bytes),
+            Self::Base64 => Base64::encode_string(bytes),
+            Self::Base64Url => Base64UrlUnpadded::encode_string(bytes),
+        }
+    }
+}
+
+/// Bytes from hexadecimal text; `None` if it has odd length or another character.
+pub(super) fn decode_hex(text: &[u8], any_case: bool) -> Option<Vec<u8>> {
+    let nibble = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        b'A'..=b'F' if any_case => Some(c - b'A' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
+}
+
+/// Lower-case hexadecimal.
+pub fn encode_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_signature_has_exactly_one_writing() {
+        let accepted = |encoding: Encoding, text: &str, length| encoding.decode(text.as_bytes(), length).is_some();
+        assert!(accepted(Encoding::Hex, "00ff", 2));
+        for wrong in ["00FF", "00f", "0 ff", "00ff ", "0xff", "00fg", "", "00ff00"] {
+            assert!(!accepted(Encoding::Hex, wrong, 2), "{wrong}");
+        }
+        assert!(accepted(Encoding::HexAnyCase, "00Ff", 2));
+        assert!(accepted(Encoding::Base64, "AP8=", 2));
+        // Non-canonical trailing bits, missing or extra padding, the other alphabet, white space.
+        for wrong in ["AP9=", "AP8", "AP8==", "AP8= ", " AP8=", "AP8=\n", "-_8=", "AP8=AP8="] {
+            assert!(!accepted(Encoding::Base64, wrong, 2), "{wrong}");
+        }
+        assert!(accepted(Encoding::Base64Url, "-_8", 2));
+        for wrong in ["-_9", "-_8=", "+/8"] {
+            assert!(!accepted(Encoding::Base64Url, wrong, 2), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes(bytes in prop::collection::vec(any::<u8>(), 0..=MAC_BYTES_MAX)) {
+            for (_, encoding) in Encoding::ALL {
+                prop_assert_eq!(encoding.decode(encoding.encode(&bytes).as_bytes(), bytes.len()), Some(bytes.clone()));
+            }
+        }
+        #[test]
+        fn what_decodes_is_what_would_be_encoded(text in "[A-Za-z0-9+/_=-]{0,90}") {
+            for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64Url] {
+                for length in 0..=MAC_BYTES_MAX {
+                    if let Some(bytes) = encoding.decode(text.as_bytes(), length) {
+                        prop_assert_eq!(encoding.encode(&bytes), text.clone());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,666 @@
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::*;
+use crate::secret::Secret;
+
+const NOW_S: i64 = 1_700_000_000;
+const NOW: Wall = Wall::from_unix_s(NOW_S);
+const TOLERANCE: Tolerance = Tolerance { past: Duration::from_mins(5), future: Duration::from_mins(1) };
+const BODY: &[u8] = br#"{"id":"evt_1","n":7}"#;
+
+fn name(text: &'static str) -> HeaderName {
+    HeaderName::from_static(text)
+}
+
+fn header(text: &'static str) -> Place {
+    Place::Header(name(text))
+}
+
+fn spec(grammar: Grammar, content: &str) -> SignedSpec {
+    let has = |part: &str| content.contains(part);
+    SignedSpec {
+        headers: vec![name("x-sig"), name("x-sig-previous")],
+        grammar,
+        encoding: Encoding::Hex,
+        algorithm: Algorithm::HmacSha256,
+        content: content.to_owned(),
+        timestamp: has("{timestamp}").then(|| (header("x-time"), TimeUnit::Seconds)),
+        id: has("{id}").then(|| header("x-id")),
+        nonce: has("{nonce}").then(|| header("x-nonce")),
+    }
+}
+
+fn plain(content: &str) -> Scheme {
+    Scheme::signed(spec(Grammar::Plain { prefix: "sha256=".into() }, content)).expect("it fits")
+}
+
+/// `t=…,nonce=…,sig=…` in one header, over `{timestamp}.{nonce}.{body}`.
+fn fields(trim: bool) -> Scheme {
+    Scheme::signed(SignedSpec {
+        headers: vec![name("x-sig")],
+        timestamp: Some((Place::Field("t".into()), TimeUnit::Seconds)),
+        nonce: Some(Place::Field("nonce".into())),
+        ..spec(Grammar::Fields { separator: ',', signature: "sig".into(), trim }, "{timestamp}.{nonce}.{body}")
+    })
+    .expect("it fits")
+}
+
+fn list() -> Scheme {
+    Scheme::signed(spec(Grammar::List { separator: ' ', prefix: "v1,".into() }, "{id}.{timestamp}.{body}"))
+        .expect("it fits")
+}
+
+fn key(id: &str, text: &str) -> SecretKey {
+    SecretKey { id: id.into(), key: Secret::new(text), not_before: None, expires_at: None }
+}
+
+fn ring(keys: &[(&str, &str)]) -> Keyring {
+    Keyring::new(keys.iter().map(|(id, text)| key(id, text)).collect())
+}
+
+fn map(headers: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+    }
+    map
+}
+
+fn signed(scheme: &Scheme, secret: &str, body: &[u8]) -> HeaderMap {
+    let key = Secret::new(secret);
+    let signature = scheme.sign(&SignRequest { key: &key, body, at: NOW, id: "msg_1", nonce: "n1", headers: &[] });
+    let headers: Vec<_> = signature.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    map(&headers)
+}
+
+fn claim(scheme: &Scheme, headers: &HeaderMap) -> Result<Claim, Refusal> {
+    scheme.claim(Seen { headers, token: None })
+}
+
+fn verify(scheme: &Scheme, headers: &HeaderMap, keyring: &Keyring, body: &[u8]) -> Result<Proof, Refusal> {
+    scheme.verify(&claim(scheme, headers)?, keyring, body, NOW)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers[name].to_str().expect("text").to_owned()
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+}
+
+#[test]
+fn a_header_that_must_stand_once_and_stands_twice_is_refused() {
+    let scheme = plain("{timestamp}.{body}");
+    for repeated in ["x-sig", "x-time"] {
+        let mut headers = signed(&scheme, "secret-1", BODY);
+        headers.append(repeated, headers[repeated].clone());
+        assert_eq!(claim(&scheme, &headers).err(), Some(Refusal::HeaderRepeated), "{repeated}");
+    }
+}
+
+#[test]
+fn a_signature_is_taken_whole_or_not_at_all() {
+    let scheme = plain("{body}");
+    let good = text(&signed(&scheme, "secret-1", BODY), "x-sig");
+    let upper = format!("sha256={}", good["sha256=".len()..].to_uppercase());
+    let cut = &good[..good.len() - 2];
+    let inner_space = good.replacen('a', " ", 1);
+    for wrong in [
+        "",
+        "sha256=",
+        "sha1=",
+        cut,
+        &format!("{good}00"),
+        &format!(" {good}"),
+        &format!("{good} "),
+        &good["sha256=".len()..],
+        &good.replace("sha256", "sha1"),
+        &good.replace("sha256", "SHA256"),
+        &upper,
+        &inner_space,
+        "sha256=\u{e9}",
+        &"a".repeat(9000),
+    ] {
+        assert_eq!(claim(&scheme, &map(&[("x-sig", wrong)])).err(), Some(Refusal::SignatureMalformed), "{wrong}");
+    }
+    assert_eq!(claim(&scheme, &map(&[])).err(), Some(Refusal::SignatureMissing));
+    assert!(verify(&scheme, &map(&[("x-sig", &good)]), &ring(&[("main", "secret-1")]), BODY).is_ok());
+}
+
+#[test]
+fn every_secret_is_tried_against_every_signature_of_every_header() {
+    let scheme = plain("{timestamp}.{body}");
+    let mut headers = signed(&scheme, "new-secret", BODY);
+    let old = text(&signed(&scheme, "old-secret", BODY), "x-sig");
+    set(&mut headers, "x-sig-previous", &old);
+    let both = ring(&[("other", "no-match"), ("old", "old-secret"), ("new", "new-secret")]);
+    for (keyring, secret, place) in [
+        (ring(&[("new", "new-secret")]), "new", "x-sig"),
+        (ring(&[("old", "old-secret")]), "old", "x-sig-previous"),
+        (both, "old", "x-sig-previous"),
+    ] {
+        let proof = verify(&scheme, &headers, &keyring, BODY).expect("one of them matches");
+        assert_eq!((&**proof.secret_id(), &**proof.place()), (secret, place));
+        assert_eq!(&**proof.scheme(), "hmac-sha256");
+    }
+    // Without the first header the second still counts, and garbage in one does not spoil the other.
+    headers.remove("x-sig");
+    assert!(verify(&scheme, &headers, &ring(&[("old", "old-secret")]), BODY).is_ok());
+    set(&mut headers, "x-sig", "sha256=garbage");
+    assert!(verify(&scheme, &headers, &ring(&[("old", "old-secret")]), BODY).is_ok());
+    let none = verify(&scheme, &headers, &ring(&[("x", "another")]), BODY);
+    assert_eq!(none.err(), Some(Refusal::SignatureMismatch));
+}
+
+#[test]
+fn a_list_may_hold_garbage_and_foreign_items_but_not_too_many_signatures() {
+    let scheme = list();
+    let keyring = ring(&[("main", "secret-1")]);
+    let good_headers = signed(&scheme, "secret-1", BODY);
+    let good = text(&good_headers, "x-sig");
+    let other = text(&signed(&scheme, "secret-2", BODY), "x-sig");
+    let with = |value: &str| {
+        let mut headers = good_headers.clone();
+        set(&mut headers, "x-sig", value);
+        verify(&scheme, &headers, &keyring, BODY).map(|_| ())
+    };
+    for fine in [
+        format!("{other} {good}"),
+        format!("v1,garbage v1a,{} {good}", "0".repeat(64)),
+        format!("{good}  v9,x"),
+        [vec![other.as_str(); 7], vec![good.as_str()]].concat().join(" "),
+    ] {
+        assert_eq!(with(&fine), Ok(()), "{fine}");
+    }
+    let nine = [vec![other.as_str(); 8], vec![good.as_str()]].concat().join(" ");
+    assert_eq!(with(&nine), Err(Refusal::TooManySignatures));
+    assert_eq!(with(&good.replace("v1,", "v1a,")), Err(Refusal::SignatureMalformed), "another algorithm");
+    assert_eq!(with(&other), Err(Refusal::SignatureMismatch));
+}
+
+#[test]
+fn fields_are_read_strictly() {
+    let keyring = ring(&[("main", "secret-1")]);
+    let good_headers = signed(&fields(false), "secret-1", BODY);
+    let good = text(&good_headers, "x-sig");
+    let spaced = good.replace(',', ", ");
+    let with = |trim: bool, value: &str| verify(&fields(trim), &map(&[("x-sig", value)]), &keyring, BODY).map(|_| ());
+    assert_eq!(with(false, &good), Ok(()));
+    assert_eq!(with(false, &format!("{good},sig=bad,other=1")), Ok(()));
+    assert_eq!(with(true, &spaced), Ok(()));
+    assert!(with(false, &spaced).is_err(), "spaces only where the scheme says so");
+    for (wrong, refusal) in [
+        (format!("t=1,{good}"), Refusal::TimestampMalformed),
+        (format!("{good},nonce=n2"), Refusal::FieldMalformed),
+        (good.replacen("t=", "T=", 1), Refusal::TimestampMissing),
+        (good.replacen("nonce=", "once=", 1), Refusal::FieldMissing),
+        (good.replacen("nonce=n1", "nonce=", 1), Refusal::FieldMalformed),
+        (good.replacen("sig=", "sgi=", 1), Refusal::SignatureMalformed),
+        (format!("{good},"), Refusal::SignatureMalformed),
+        ("no fields at all".to_owned(), Refusal::SignatureMalformed),
+    ] {
+        assert_eq!(with(false, &wrong), Err(refusal), "{wrong}");
+    }
+}
+
+#[test]
+fn a_timestamp_is_digits_and_nothing_else() {
+    let scheme = plain("{timestamp}.{body}");
+    let mut headers = signed(&scheme, "secret-1", BODY);
+    for wrong in [
+        "",
+        "hello",
+        "-1",
+        "+1700000000",
+        "01700000000",
+        "00",
+        "1700000000.0",
+        "1e9",
+        "0x10",
+        " 1700000000",
+        "1700000000 ",
+        "12345678901234567890",
+        "\u{661}\u{667}",
+        "1,700,000,000",
+    ] {
+        set(&mut headers, "x-time", wrong);
+        assert_eq!(claim(&scheme, &headers).err(), Some(Refusal::TimestampMalformed), "{wrong}");
+    }
+    // The largest that is read is far from the clock, and no overflow.
+    set(&mut headers, "x-time", "9999999999999999999");
+    let far = claim(&scheme, &headers).expect("digits");
+    assert!(matches!(far.freshness(NOW, TOLERANCE), Freshness::Future(_)));
+    assert!(matches!(far.freshness(Wall::from_unix_s(i64::MIN), TOLERANCE), Freshness::Future(_)));
+    headers.remove("x-time");
+    assert_eq!(claim(&scheme, &headers).err(), Some(Refusal::TimestampMissing));
+}
+
+#[test]
+fn the_bounds_of_freshness_are_exact_on_both_sides() {
+    let scheme = plain("{timestamp}.{body}");
+    let claim = claim(&scheme, &signed(&scheme, "secret-1", BODY)).expect("a claim");
+    let at = |ms: i64| claim.freshness(Wall::from_unix_ms(NOW_S * 1000 + ms), TOLERANCE);
+    // The clock is rounded down to the unit of the scheme.
+    for (ms, expected) in [
+        (0, Freshness::Fresh),
+        (300_000, Freshness::Fresh),
+        (300_999, Freshness::Fresh),
+        (301_000, Freshness::Past(Duration::from_secs(1))),
+        (-60_000, Freshness::Fresh),
+        (-60_001, Freshness::Future(Duration::from_secs(1))),
+        (-61_000, Freshness::Future(Duration::from_secs(1))),
+        (-61_001, Freshness::Future(Duration::from_secs(2))),
+    ] {
+        assert_eq!(at(ms), expected, "{ms} ms");
+    }
+    let in_ms = Scheme::signed(SignedSpec {
+        timestamp: Some((header("x-time"), TimeUnit::Milliseconds)),
+        ..spec(Grammar::Plain { prefix: String::new() }, "{timestamp}.{body}")
+    })
+    .expect("it fits");
+    let claim = super::tests::claim(&in_ms, &signed(&in_ms, "secret-1", BODY)).expect("a claim");
+    let at = |ms: i64| claim.freshness(Wall::from_unix_ms(NOW_S * 1000 + ms), TOLERANCE);
+    assert_eq!(at(300_000), Freshness::Fresh);
+    assert_eq!(at(300_001), Freshness::Past(Duration::from_millis(1)));
+    assert_eq!(at(-60_001), Freshness::Future(Duration::from_millis(1)));
+}
+
+#[test]
+fn an_id_cannot_hold_what_separates_it_from_its_neighbours() {
+    let scheme = list();
+    let mut headers = signed(&scheme, "secret-1", BODY);
+    for wrong in ["", "a.b", "a b", "a\u{e9}", "{\"a\"}", &"a".repeat(256)] {
+        set(&mut headers, "x-id", wrong);
+        assert_eq!(claim(&scheme, &headers).err(), Some(Refusal::FieldMalformed), "{wrong}");
+    }
+    set(&mut headers, "x-id", &"a_:=+/-9".repeat(31));
+    assert!(claim(&scheme, &headers).is_ok());
+    headers.remove("x-id");
+    assert_eq!(claim(&scheme, &headers).err(), Some(Refusal::FieldMissing));
+    // A separator that ids may hold elsewhere is not allowed in one that it ends.
+    let colon = plain("{id}:{body}");
+    set(&mut headers, "x-sig", &text(&signed(&colon, "secret-1", BODY), "x-sig"));
+    set(&mut headers, "x-id", "a:b");
+    assert_eq!(claim(&colon, &headers).err(), Some(Refusal::FieldMalformed));
+}
+
+#[test]
+fn a_secret_counts_from_its_first_moment_to_its_last() {
+    let scheme = plain("{body}");
+    let headers = signed(&scheme, "secret-1", BODY);
+    let keyring = Keyring::new(vec![SecretKey {
+        not_before: Some(NOW),
+        expires_at: Some(NOW.plus(Duration::from_secs(10))),
+        ..key("main", "secret-1")
+    }]);
+    let at = |ms: i64| {
+        let claim = claim(&scheme, &headers).expect("a claim");
+        scheme.verify(&claim, &keyring, BODY, Wall::from_unix_ms(NOW_S * 1000 + ms)).map(|_| ())
+    };
+    assert_eq!(at(-1), Err(Refusal::NoLiveSecret));
+    assert_eq!((at(0), at(9_999)), (Ok(()), Ok(())));
+    assert_eq!(at(10_000), Err(Refusal::NoLiveSecret));
+}
+
+#[test]
+fn a_credential_is_compared_whole() {
+    let keyring = ring(&[("old", "Bearer one"), ("new", "Bearer two")]);
+    let scheme = Scheme::credential(CredentialPlace::Header(name("authorization")));
+    let with = |value: &str| verify(&scheme, &map(&[("authorization", value)]), &keyring, BODY);
+    assert_eq!(&**with("Bearer two").expect("it is right").secret_id(), "new");
+    for wrong in ["Bearer tw", "Bearer twoo", "bearer two", "Bearer  two", "two"] {
+        assert_eq!(with(wrong).err(), Some(Refusal::CredentialMismatch), "{wrong}");
+    }
+    assert_eq!(with("").err(), Some(Refusal::CredentialMissing));
+    assert_eq!(verify(&scheme, &map(&[]), &keyring, BODY).err(), Some(Refusal::CredentialMissing));
+    let twice = map(&[("authorization", "Bearer two"), ("authorization", "Bearer two")]);
+    assert_eq!(verify(&scheme, &twice, &keyring, BODY).err(), Some(Refusal::HeaderRepeated));
+    assert!(scheme.consumes(&name("authorization")) && !scheme.consumes(&name("x-sig")));
+    assert!(!scheme.is_signed() && !scheme.is_timed() && scheme.needs_secret());
+}
+
+#[test]
+fn basic_auth_and_a_path_token_are_credentials_too() {
+    let keyring = ring(&[("main", "user:pass word")]);
+    let basic = Scheme::credential(CredentialPlace::Basic);
+    let with = |value: &str| verify(&basic, &map(&[("authorization", value)]), &keyring, BODY).map(|_| ());
+    assert_eq!(with("Basic dXNlcjpwYXNzIHdvcmQ="), Ok(()));
+    assert_eq!(with("basic dXNlcjpwYXNzIHdvcmQ="), Ok(()));
+    assert_eq!(with("Basic dXNlcjpwYXNzIHdvcmU="), Err(Refusal::CredentialMismatch));
+    for missing in ["Bearer dXNlcjpwYXNzIHdvcmQ=", "Basic", "Basic !", "Basic dXNlcjpwYXNzIHdvcmQ"] {
+        assert_eq!(with(missing), Err(Refusal::CredentialMissing), "{missing}");
+    }
+    assert!(basic.consumes(&name("authorization")));
+
+    let token = Scheme::credential(CredentialPlace::Token);
+    let none = HeaderMap::new();
+    let with = |token_text: Option<&str>| {
+        let claim = token.claim(Seen { headers: &none, token: token_text })?;
+        token.verify(&claim, &ring(&[("main", "t0ken")]), BODY, NOW).map(|proof| proof.place().to_string())
+    };
+    assert_eq!(with(Some("t0ken")).as_deref(), Ok("path token"));
+    assert_eq!(with(Some("t0keN")), Err(Refusal::CredentialMismatch));
+    assert_eq!((with(Some("")), with(None)), (Err(Refusal::CredentialMissing), Err(Refusal::CredentialMissing)));
+}
+
+#[test]
+fn nothing_that_is_offered_or_expected_shows_in_debug() {
+    let scheme = Scheme::credential(CredentialPlace::Header(name("authorization")));
+    let headers = map(&[("authorization", "canary")]);
+    let seen = Seen { headers: &headers, token: Some("canary") };
+    let keyring = ring(&[("main", "canary")]);
+    let claim = scheme.claim(seen).expect("a claim");
+    let proof = scheme.verify(&claim, &keyring, b"canary", NOW);
+    let explanation = scheme.explain(seen, &keyring, b"canary", NOW, None, 9);
+    let canary = Secret::new("canary");
+    let request = SignRequest { key: &canary, body: b"", at: NOW, id: "", nonce: "", headers: &[] };
+    let signature = scheme.sign(&request);
+    let shown = format!("{seen:?} {keyring:?} {claim:?} {proof:?} {explanation:?} {request:?} {signature:?}");
+    assert!(!shown.contains("canary") && !shown.contains("99, 97"), "{shown}");
+}
+
+#[test]
+fn an_explanation_shows_the_working_and_agrees_with_verification() {
+    let scheme = plain("{timestamp}.{body}");
+    let mut headers = signed(&scheme, "new-secret", BODY);
+    set(&mut headers, "x-sig-previous", &text(&signed(&scheme, "old-secret", BODY), "x-sig"));
+    let keyring = ring(&[("other", "no-match"), ("old", "old-secret")]);
+    let now = Wall::from_unix_s(NOW_S + 301);
+    let seen = Seen { headers: &headers, token: None };
+    let explanation = scheme.explain(seen, &keyring, BODY, now, Some(TOLERANCE), 13);
+    assert_eq!(explanation.signed_content, b"1700000000.{\"");
+    assert_eq!(explanation.signed_bytes, 11 + BODY.len());
+    assert_eq!(explanation.skew, Some((Duration::from_secs(301), true)));
+    assert_eq!(explanation.freshness, Freshness::Past(Duration::from_secs(1)));
+    let matching: Vec<_> =
+        explanation.tried.iter().map(|t| (&*t.secret_id, &*explanation.places[t.signature], t.matches)).collect();
+    assert_eq!(
+        matching,
+        [
+            ("other", "x-sig", false),
+            ("other", "x-sig-previous", false),
+            ("old", "x-sig", false),
+            ("old", "x-sig-previous", true),
+        ]
+    );
+    assert!(explanation.proof.is_ok() && !explanation.is_authentic(), "authentic but for its time");
+    let fresh = scheme.explain(seen, &keyring, BODY, NOW, Some(TOLERANCE), 0);
+    assert!(fresh.is_authentic());
+}
+
+#[test]
+fn nothing_here_knows_a_provider_by_name() {
+    let presets = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/preset")).expect("the presets");
+    let names: Vec<String> = presets
+        .filter_map(|file| Some(file.ok()?.path().file_name()?.to_str()?.strip_suffix(".toml")?.to_owned()))
+        .collect();
+    assert!(names.len() >= 10);
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/verify")).expect("this folder") {
+        let path = file.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("text").to_ascii_lowercase();
+        for name in &names {
+            for written in [name.clone(), name.replace('-', " "), name.replace('-', "_")] {
+                let named = text.match_indices(&written).any(|(at, _)| {
+                    let bytes = text.as_bytes();
+                    let letter = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphabetic);
+                    !(at > 0 && letter(at - 1) || letter(at + written.len()))
+                });
+                assert!(!named, "{} names {written}", path.display());
+            }
+        }
+    }
+}
+
+mod keys {
+    use super::*;
+
+    fn plan(event_key: EventKey) -> KeyPlan {
+        KeyPlan {
+            scope: "orders".into(),
+            replay_scope: "shared".into(),
+            event_key,
+            tolerance: TOLERANCE,
+            untimed_horizon: Duration::from_hours(168),
+            event_horizon: Duration::from_hours(72),
+        }
+    }
+
+    fn pointer(text: &str) -> EventKey {
+        EventKey::Parts(vec![KeyPart::Json(text.to_owned())])
+    }
+
+    fn proof(scheme: &Scheme, body: &[u8]) -> Proof {
+        verify(scheme, &signed(scheme, "secret-1", body), &ring(&[("main", "secret-1")]), body).expect("it is signed")
+    }
+
+    fn event(plan: &KeyPlan, body: &str) -> (Option<Key>, bool) {
+        let keys = plan.keys(&Proof::for_test(), body.as_bytes(), NOW);
+        (keys.event.map(|lived| lived.key), keys.fell_back)
+    }
+
+    #[test]
+    fn the_replay_key_is_the_same_whatever_secret_or_header_matched_and_whatever_is_unsigned() {
+        let scheme = plain("{timestamp}.{body}");
+        let plan = plan(EventKey::Body);
+        let mut headers = signed(&scheme, "new-secret", BODY);
+        let replay = |headers: &HeaderMap, keyring: &Keyring| {
+            plan.keys(&verify(&scheme, headers, keyring, BODY).expect("authentic"), BODY, NOW).replay
+        };
+        let first = replay(&headers, &ring(&[("new", "new-secret")]));
+        assert!(first.is_some());
+        set(&mut headers, "x-sig-previous", &text(&signed(&scheme, "old-secret", BODY), "x-sig"));
+        set(&mut headers, "x-delivery-id", "another");
+        assert_eq!(replay(&headers, &ring(&[("old", "old-secret")])), first);
+        headers.remove("x-sig");
+        assert_eq!(replay(&headers, &ring(&[("old", "old-secret")])), first);
+        // Another signed time is another content.
+        set(&mut headers, "x-time", "1700000001");
+        assert_eq!(
+            verify(&scheme, &headers, &ring(&[("old", "old-secret")]), BODY).err(),
+            Some(Refusal::SignatureMismatch)
+        );
+    }
+
+    #[test]
+    fn keys_of_other_scopes_and_kinds_differ() {
+        let proof = proof(&fields(false), BODY);
+        let here = plan(pointer("/id"));
+        let there = KeyPlan { scope: "other".into(), ..here.clone() };
+        let apart = KeyPlan { replay_scope: "other".into(), ..here.clone() };
+        let keys = |plan: &KeyPlan| plan.keys(&proof, BODY, NOW);
+        assert_eq!(keys(&here).all().count(), 3, "replay, nonce and event");
+        assert_eq!(keys(&here).replay, keys(&there).replay, "sources that share a secret share replay keys");
+        assert_ne!(keys(&here).replay, keys(&apart).replay);
+        assert_ne!(keys(&here).nonce, keys(&there).nonce);
+        assert_ne!(keys(&here).event, keys(&there).event);
+        let mut all: Vec<_> = keys(&here).all().map(|lived| lived.key).collect();
+        all.dedup();
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn lives_follow_the_signed_time() {
+        let scheme = fields(false);
+        let plan = plan(EventKey::Body);
+        let proof = proof(&scheme, BODY);
+        let life = |now_s: i64| {
+            let keys = plan.keys(&proof, BODY, Wall::from_unix_s(now_s));
+            assert_eq!(keys.nonce.map(|lived| lived.lives), keys.replay.map(|lived| lived.lives));
+            assert!(keys.timed);
+            keys.replay.expect("it is signed").lives
+        };
+        let least = Duration::from_mins(2 * (5 + 1) + 60);
+        assert_eq!(life(NOW_S), least);
+        assert_eq!(life(NOW_S + 86_400), least, "held although stale");
+        assert_eq!(life(NOW_S - 3600), Duration::from_mins(60 + 5 + 60), "held although ahead");
+        assert!(life(i64::MIN) < Duration::from_hours(24 * 367 * 100), "no life overflows a store's time");
+        let untimed = plan.keys(&super::keys::proof(&plain("{body}"), BODY), BODY, NOW);
+        assert_eq!(untimed.replay.map(|lived| lived.lives), Some(Duration::from_hours(168)));
+        assert!(!untimed.timed);
+        assert_eq!(untimed.event.map(|lived| lived.lives), Some(Duration::from_hours(72)));
+    }
+
+    #[test]
+    fn where_nothing_is_signed_there_is_no_replay_key() {
+        let keys = plan(EventKey::Body).keys(&Proof::for_test(), BODY, NOW);
+        assert_eq!((keys.replay, keys.nonce), (None, None));
+        assert!(keys.event.is_some() && !keys.fell_back);
+        assert_eq!(plan(EventKey::None).keys(&Proof::for_test(), BODY, NOW).all().count(), 0);
+    }
+
+    #[test]
+    fn an_event_key_is_read_from_signed_parts() {
+        let plan = plan(pointer("/id"));
+        let same = event(&plan, r#"{"id":"evt_1","attempt":1}"#);
+        assert_eq!(same, event(&plan, r#"{ "attempt":2, "id":"evt\u005f1"}"#));
+        assert!(same.0.is_some() && !same.1);
+        let mut differing = vec![same.0];
+        for body in [r#"{"id":"evt_2"}"#, r#"{"id":"1"}"#, r#"{"id":1}"#, r#"{"id":true}"#, r#"{"id":"true"}"#] {
+            let (key, fell_back) = event(&plan, body);
+            assert!(!differing.contains(&key) && !fell_back, "{body}");
+            differing.push(key);
+        }
+        // Where one part ends is part of the key.
+        let two = super::keys::plan(EventKey::Parts(vec![KeyPart::Json("/a".into()), KeyPart::Json("/b".into())]));
+        assert_ne!(event(&two, r#"{"a":"x","b":"yz"}"#).0, event(&two, r#"{"a":"xy","b":"z"}"#).0);
+    }
+
+    #[test]
+    fn an_id_that_cannot_be_read_falls_back_to_the_body_and_never_collapses_events() {
+        let plan = plan(pointer("/id"));
+        let bodies = [
+            r#"{"id":null}"#,
+            r#"{"id":""}"#,
+            "{}",
+            "[]",
+            "",
+            "x",
+            r#"{"id":1.0}"#,
+            r#"{"id":1e0}"#,
+            r#"{"id":"a","id":"b"}"#,
+            r#"{"id":["a"]}"#,
+            r#"{"id":"\udead"}"#,
+        ];
+        let mut seen = Vec::new();
+        for body in bodies {
+            let (key, fell_back) = event(&plan, body);
+            assert!(fell_back && key.is_some() && !seen.contains(&key), "{body}");
+            assert_eq!(key, event(&super::keys::plan(EventKey::Body), body).0, "{body}");
+            seen.push(key);
+        }
+        assert!(event(&plan, &"[".repeat(1 << 20)).1);
+    }
+
+    #[test]
+    fn a_header_is_part_of_a_key_only_if_it_is_signed() {
+        let scheme = list();
+        let by_header = |text| plan(EventKey::Parts(vec![KeyPart::Header(name(text))]));
+        let proof = proof(&scheme, BODY);
+        let signed = by_header("x-id").keys(&proof, BODY, NOW);
+        assert!(!signed.fell_back);
+        assert_eq!(signed.event, by_header("x-id").keys(&proof, b"another body", NOW).event);
+        assert!(by_header("x-delivery-id").keys(&proof, BODY, NOW).fell_back);
+    }
+
+    #[test]
+    fn items_have_keys_of_their_own() {
+        let plan = plan(EventKey::Body);
+        let key = ["/n".to_owned()];
+        let read = |body: &str| plan.items(body.as_bytes(), "/d", &key);
+        let whole = read(r#"{"d":[{"n":"a","q":1},{"n":"b"},{"x":1}]}"#);
+        let part = read(r#"{"d":[{"n":"a","q":2}],"other":1}"#);
+        let (first, again) = (whole[0].expect("it has a key"), part[0].expect("it has a key"));
+        assert_eq!(first.0, again.0, "the same item");
+        assert_ne!(first.1, again.1, "with other content");
+        assert_ne!(first.0, whole[1].expect("it has a key").0);
+        assert_eq!(whole[2], None);
+    }
+}
+
+/// Every way to take signed bytes apart along a template `{a}.{b}.{body}` or shorter.
+fn splits(content: &str, parts: usize) -> Vec<Vec<&str>> {
+    if parts == 0 {
+        return vec![vec![content]];
+    }
+    let dots = content.match_indices('.');
+    dots.flat_map(|(at, _)| {
+        splits(&content[at + 1..], parts - 1).into_iter().map(move |mut rest| {
+            rest.insert(0, &content[..at]);
+            rest
+        })
+    })
+    .collect()
+}
+
+proptest! {
+    #[test]
+    fn equal_signed_bytes_mean_equal_time_nonce_and_body(
+        time in 0_u64..10_000_000_000_000_000_000,
+        nonce in "[a-z0-9.:_-]{1,6}",
+        body in "[0-9.a:{}]{0,12}",
+    ) {
+        let content = format!("{time}.{nonce}.{body}");
+        let scheme = fields(false);
+        let accepted: Vec<_> = splits(&content, 2)
+            .into_iter()
+            .filter(|parts| {
+                let value = format!("t={},nonce={},sig={}", parts[0], parts[1], "0".repeat(64));
+                claim(&scheme, &map(&[("x-sig", &value)])).is_ok()
+            })
+            .collect();
+        prop_assert!(accepted.len() <= 1, "{accepted:?}");
+    }
+
+    #[test]
+    fn equal_signed_bytes_mean_equal_time_and_body_even_without_a_separator(content in "[1-9]{8,25}") {
+        for behind in [false, true] {
+            let scheme = plain(if behind { "{body}{timestamp}" } else { "{timestamp}{body}" });
+            let accepted = (0..=content.len()).filter(|at| {
+                let time = if behind { &content[*at..] } else { &content[..*at] };
+                let headers = map(&[("x-sig", &format!("sha256={}", "0".repeat(64))), ("x-time", time)]);
+                claim(&scheme, &headers).is_ok()
+            });
+            prop_assert!(accepted.count() <= 1);
+        }
+    }
+
+    #[test]
+    fn no_headers_panic(
+        signature in prop::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff], 0..100),
+        time in "[0-9.+ -]{0,25}",
+        now in any::<i64>(),
+    ) {
+        for scheme in [plain("{timestamp}.{body}"), fields(true), list(), Scheme::credential(CredentialPlace::Basic)] {
+            let mut headers = map(&[("x-time", &time), ("x-id", &time)]);
+            let value = HeaderValue::from_bytes(&signature).expect("a value");
+            headers.insert("x-sig", value.clone());
+            headers.insert("authorization", value);
+            if let Ok(claim) = claim(&scheme, &headers) {
+                let _ = claim.freshness(Wall::from_unix_s(now), TOLERANCE);
+                prop_assert!(scheme.verify(&claim, &ring(&[("main", "secret-1")]), BODY, NOW).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sha512_scheme_signs_and_verifies() {
+    let scheme = Scheme::signed(SignedSpec {
+        algorithm: Algorithm::HmacSha512,
+        encoding: Encoding::Base64Url,
+        ..spec(Grammar::Plain { prefix: String::new() }, "{body}")
+    })
+    .expect("it fits");
+    let headers = signed(&scheme, "secret-1", BODY);
+    let keyring = ring(&[("main", "secret-1")]);
+    assert_eq!(
+        verify(&scheme, &headers, &keyring, BODY).map(|proof| Arc::clone(proof.scheme())),
+        Ok("hmac-sha512".into())
+    );
+    assert_eq!(verify(&scheme, &headers, &keyring, b"other").err(), Some(Refusal::SignatureMismatch));
+}
