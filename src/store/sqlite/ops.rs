@@ -668,7 +668,7 @@ impl Desk<'_> {
 }
 
 /// What is due to an upstream, lapsed leases included, the longest due first.
-fn lease_sql() -> String {
+pub(super) fn lease_sql() -> String {
     format!(
         "SELECT {HEAD}, d.id, d.upstream, d.state, d.fence, d.attempts, d.armed_at, d.cause, b.body
          FROM deliveries AS d JOIN events AS e ON e.id = d.event JOIN bodies AS b ON b.seq = e.seq
