@@ -146,15 +146,21 @@ mod tests {
     use super::*;
     use crate::{time::Wall, verify::Lived};
 
-    fn lived(n: u8) -> Option<Lived> {
-        Some(Lived { key: Key([n; 32]), lives: Duration::from_secs(1) })
+    fn lived(n: u8) -> Lived {
+        Lived { key: Key([n; 32]), lives: Duration::from_secs(1) }
     }
 
     #[test]
     fn a_key_with_this_body_outweighs_one_with_another() {
         let [conflict, first] = [1, 2].map(|s| EventId::new(Wall::from_unix_s(s)));
-        let keys =
-            Keys { body: [9; 32], replay: lived(1), nonce: None, event: lived(2), timed: true, fell_back: false };
+        let keys = Keys {
+            body: [9; 32],
+            replay: Some(lived(1)),
+            nonce: None,
+            event: Some(lived(2)),
+            timed: true,
+            fell_back: false,
+        };
         let known = |key: &Key| -> Result<_, ()> {
             Ok(match key.0[0] {
                 1 => vec![(conflict, [8; 32])],

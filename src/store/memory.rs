@@ -154,7 +154,9 @@ impl MemoryStore {
             let result = run(&mut inner, now_ms);
             (result, std::mem::take(&mut inner.wake))
         };
-        wake.iter().for_each(|upstream| self.wakers.wake(upstream));
+        for upstream in wake {
+            self.wakers.wake(&upstream);
+        }
         result
     }
 }

@@ -126,9 +126,8 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     )
     .map_err(database)?;
     match format_of(&writer).map_err(database)? {
-        Format::Empty => {}
         Format::Ours(found) if found > FORMAT_VERSION => return Err(OpenError::Newer { path, found }),
-        Format::Ours(_) => {}
+        Format::Empty | Format::Ours(_) => {}
         Format::Foreign => return Err(OpenError::Foreign { path }),
     }
     set_up_writer(&writer, options.durability, limits).map_err(database)?;
