@@ -23,6 +23,10 @@ impl Wall {
     pub const fn from_unix_ms(milliseconds: i64) -> Self {
         Self(milliseconds.saturating_mul(1_000_000))
     }
+    /// From nanoseconds since the epoch, as [`Wall::unix_ns`] gives them.
+    pub const fn from_unix_ns(nanoseconds: i64) -> Self {
+        Self(nanoseconds)
+    }
     /// Nanoseconds since the epoch.
     pub const fn unix_ns(self) -> i64 {
         self.0

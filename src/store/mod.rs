@@ -7,6 +7,17 @@
 //! No method is cancel safe in its answer, only in its effect: an append begun is finished even if nobody
 //! waits for it any more.
 
+mod elapsed;
+mod judge;
+pub mod memory;
+pub mod sqlite;
+mod wakers;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod model;
+
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
@@ -223,10 +234,12 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     /// What is known of these keys. Counts a copy and records its unknown keys (not durable at once).
     fn lookup(&self, keys: Keys) -> BoxFuture<'_, Result<Known, StoreError>>;
     /// Records the keys of a webhook that an upstream took (`proxy`), with the answer to keep. With `fsync`
-    /// the future waits until it is durable; without, it is durable at most 100 ms later.
+    /// the future waits until it is durable; without, it is durable at most 100 ms later. `source` is whose share
+    /// the keys count in where keys are bounded (memory).
     fn record(
         &self,
         id: EventId,
+        source: &Name,
         keys: Keys,
         answer: Option<(Answer, Duration)>,
         fsync: bool,

@@ -1,0 +1,335 @@
+//! The embedded engine: `SQLite` in write-ahead mode, one writer thread with group commit, readers beside it.
+//!
+//! * `open`: directory, lock, format version, settings.
+//! * `writer`: the thread, the groups, what a failed write means.
+//! * `ops`: what is done inside a transaction.
+//! * `reads`: what is read beside it.
+//! * `schema.sql`: the format.
+//!
+//! Time is handed to the writer with each job, so that the thread needs no clock to decide by.
+
+mod open;
+mod ops;
+mod reads;
+mod rows;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
+        mpsc::{self, Sender},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{
+    Appended, EventStore, Filter, Known, Lease, Leased, Listed, Settled, Shown, Stats, StoreError, Swept,
+    elapsed::Elapsed,
+};
+use crate::{
+    config::model::{self, Durability},
+    event::{Answer, EventId, Item, Name, NewEvent},
+    time::Clock,
+    verify::Keys,
+};
+pub use open::OpenError;
+use ops::{Books, Desk};
+use writer::{Job, Message, Shared, Stop, Task, Writer};
+
+/// Jobs that may wait for the writer. The bodies in them are paid for by the budget of their requests.
+const QUEUE_MAX: usize = 4096;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory; made if it is not there.
+    pub directory: PathBuf,
+    /// When an append counts as durable.
+    pub durability: Durability,
+    /// All files together, in bytes.
+    pub disk_bytes_max: u64,
+    /// The clocks. The wall clock only tells how long the store was closed.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// As configured.
+    pub fn of(store: &model::Store, clock: Clock) -> Self {
+        Self {
+            directory: store.path.clone(),
+            durability: store.durability,
+            disk_bytes_max: store.disk_bytes_max,
+            clock,
+        }
+    }
+}
+
+/// The embedded store. One process owns it.
+pub struct SqliteStore {
+    directory: PathBuf,
+    elapsed: Elapsed,
+    shared: Arc<Shared>,
+    jobs: Sender<Message>,
+    places: Arc<Semaphore>,
+    /// For workers, who must not wait behind a long list.
+    lanes: Reader,
+    /// For operators and metrics.
+    people: Reader,
+}
+
+/// A read-only connection; `None` once the store is closed.
+type Reader = Arc<Mutex<Option<Connection>>>;
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store, or makes it. What was leased to the last process is due again.
+    pub fn open(options: &Options) -> Result<Arc<Self>, OpenError> {
+        let opened = open::open(options)?;
+        let shared = Arc::new(Shared::default());
+        let (jobs, inbox) = mpsc::channel();
+        let stamp = opened.elapsed.stamp();
+        let writer = Writer {
+            books: Books::new(&opened.writer, opened.limits, opened.next_delivery),
+            connection: opened.writer,
+            inbox,
+            shared: Arc::clone(&shared),
+            clock_saved_at_ms: stamp.elapsed_ms,
+            last: stamp,
+            lazy_until: None,
+            lock: opened.lock,
+        };
+        std::thread::Builder::new()
+            .name("hookward-store".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Directory { path: options.directory.clone(), source })?;
+        Ok(Arc::new(Self {
+            directory: options.directory.clone(),
+            elapsed: opened.elapsed,
+            shared,
+            jobs,
+            places: Arc::new(Semaphore::new(QUEUE_MAX)),
+            lanes: Arc::new(Mutex::new(Some(opened.lanes))),
+            people: Arc::new(Mutex::new(Some(opened.people))),
+        }))
+    }
+
+    /// The database file in a directory: for backup and inspection.
+    pub fn database_path(directory: &Path) -> PathBuf {
+        open::database_path(directory)
+    }
+
+    /// How many transactions were committed that wrote something.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Has the writer do something in its next transaction and waits until that is durable.
+    async fn write<T, F>(&self, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send + 'static,
+    {
+        self.write_sized(0, true, run).await
+    }
+
+    async fn write_sized<T, F>(&self, body_bytes: usize, durable: bool, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send + 'static,
+    {
+        self.shared.check()?;
+        let place = self.place().await?;
+        let (reply, answer) = oneshot::channel();
+        let work = Box::new(Task { run: Some(run), result: None, reply: Some(reply) });
+        self.send(Job { now: self.elapsed.stamp(), body_bytes, durable, work, place: Some(place) })?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Hands something over that nobody waits for: it is durable at most 100 ms later.
+    fn leave<F>(&self, place: OwnedSemaphorePermit, run: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&mut Desk<'_>) -> Result<(), Stop> + Send + 'static,
+    {
+        let work = Box::new(Task { run: Some(run), result: None, reply: None });
+        self.send(Job { now: self.elapsed.stamp(), body_bytes: 0, durable: false, work, place: Some(place) })
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| self.gone())
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        self.jobs.send(Message::Job(job)).map_err(|_| self.gone())
+    }
+
+    /// Why the writer does not answer.
+    fn gone(&self) -> StoreError {
+        self.shared.check().err().unwrap_or_else(|| StoreError::Unavailable("its writer is gone".to_owned()))
+    }
+
+    async fn read<T, F>(&self, reader: &Reader, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, i64) -> Result<T, Stop> + Send + 'static,
+    {
+        let (reader, now_ms) = (Arc::clone(reader), self.elapsed.now_ms());
+        let read = tokio::task::spawn_blocking(move || {
+            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            let connection = connection.as_ref().ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))?;
+            run(connection, now_ms).map_err(|stop| match stop {
+                Stop::Refused(error) => error,
+                Stop::Fault(error) => StoreError::Unavailable(error.to_string()),
+            })
+        });
+        read.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+}
+
+impl EventStore for SqliteStore {
+    fn append(&self, event: NewEvent) -> BoxFuture<'_, Result<Appended, StoreError>> {
+        let event = Box::new(event);
+        Box::pin(self.write_sized(event.body.len(), true, move |desk| desk.append(*event)))
+    }
+
+    fn lookup(&self, keys: Keys) -> BoxFuture<'_, Result<Known, StoreError>> {
+        Box::pin(self.write_sized(0, false, move |desk| desk.lookup(&keys)))
+    }
+
+    fn record(
+        &self,
+        id: EventId,
+        _source: &Name,
+        keys: Keys,
+        answer: Option<(Answer, Duration)>,
+        fsync: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let run = move |desk: &mut Desk<'_>| desk.record(id, &keys, answer.as_ref());
+        if fsync {
+            return Box::pin(self.write(run));
+        }
+        Box::pin(async move {
+            self.shared.check()?;
+            self.leave(self.place().await?, run)
+        })
+    }
+
+    fn count_copy(&self, first: EventId) {
+        // A queue that is full has better things to do.
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            let _ = self.leave(place, move |desk| desk.count_copy(first));
+        }
+    }
+
+    fn lease(&self, upstream: &str, max: usize, length: Duration) -> BoxFuture<'_, Result<Vec<Leased>, StoreError>> {
+        let upstream = upstream.to_owned();
+        Box::pin(self.write(move |desk| desk.lease(&upstream, max, length)))
+    }
+
+    fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>> {
+        let upstream = upstream.to_owned();
+        Box::pin(self.read(&self.lanes, move |connection, now_ms| reads::next_due(connection, now_ms, &upstream)))
+    }
+
+    fn settle(&self, lease: Lease, settled: Settled) -> BoxFuture<'_, Result<(), StoreError>> {
+        let settled = Box::new(settled);
+        Box::pin(self.write(move |desk| desk.settle(lease, &settled)))
+    }
+
+    fn give_back(&self, lease: Lease, after: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |desk| desk.give_back(lease, after)))
+    }
+
+    fn release(&self, id: EventId) -> BoxFuture<'_, Result<u32, StoreError>> {
+        Box::pin(self.write(move |desk| desk.release(id)))
+    }
+
+    fn redeliver(&self, id: EventId, upstream: Option<&str>) -> BoxFuture<'_, Result<u32, StoreError>> {
+        let upstream = upstream.map(str::to_owned);
+        Box::pin(self.write(move |desk| desk.redeliver(id, upstream.as_deref())))
+    }
+
+    fn forget(&self, id: EventId) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(self.write(move |desk| desk.forget(id)))
+    }
+
+    fn purge(&self, id: EventId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |desk| desk.purge(id)))
+    }
+
+    fn reconcile(&self, upstreams: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>> {
+        let upstreams = upstreams.iter().cloned().collect();
+        Box::pin(self.write(move |desk| desk.reconcile(upstreams)))
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
+        Box::pin(self.read(&self.people, move |connection, now_ms| reads::list(connection, now_ms, &filter)))
+    }
+
+    fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
+        Box::pin(self.read(&self.people, move |connection, now_ms| reads::show(connection, now_ms, id)))
+    }
+
+    fn acknowledged_items(
+        &self,
+        upstream: &str,
+        items: Vec<Item>,
+    ) -> BoxFuture<'_, Result<Vec<Option<[u8; 32]>>, StoreError>> {
+        let upstream = upstream.to_owned();
+        Box::pin(self.read(&self.lanes, move |connection, now_ms| {
+            reads::acknowledged_items(connection, now_ms, &upstream, &items)
+        }))
+    }
+
+    fn sweep(&self, retention: Duration) -> BoxFuture<'_, Result<Swept, StoreError>> {
+        Box::pin(self.write(move |desk| desk.sweep(retention)))
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        let directory = self.directory.clone();
+        Box::pin(self.read(&self.people, move |connection, now_ms| reads::stats(connection, now_ms, &directory)))
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        self.shared.check()?;
+        if self.shared.full.load(Ordering::Relaxed) {
+            return Err(StoreError::Full("there is no room for new events".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn woken(&self, upstream: &str) -> BoxFuture<'static, ()> {
+        self.shared.wakers.woken(upstream)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let readers = [Arc::clone(&self.lanes), Arc::clone(&self.people)];
+            let _ = tokio::task::spawn_blocking(move || {
+                for reader in readers {
+                    drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+                }
+            })
+            .await;
+            let (done, closed) = oneshot::channel();
+            if self.jobs.send(Message::Close(done)).is_ok() {
+                let _ = closed.await;
+            }
+        })
+    }
+}

@@ -1,0 +1,307 @@
+use futures_util::future::join_all;
+
+use super::{
+    super::conformance::{self, delivered, event, flush, keys, settled},
+    *,
+};
+use crate::{
+    event::{Begin, Body, State},
+    time::Wall,
+};
+
+const LEASE: Duration = Duration::from_mins(1);
+
+fn options(directory: &Path) -> Options {
+    Options {
+        directory: directory.to_owned(),
+        // What is durable is the same; tests need not wait for the disk.
+        durability: Durability::Os,
+        disk_bytes_max: 1 << 30,
+        clock: Clock::starting_at(Wall::from_unix_s(conformance::EPOCH_S)),
+    }
+}
+
+fn open(directory: &Path) -> Arc<SqliteStore> {
+    SqliteStore::open(&options(directory)).unwrap()
+}
+
+fn big(n: u32, bytes: usize) -> NewEvent {
+    NewEvent { body: Body::free(vec![7; bytes]), ..event(keys(n, n, n), &["a"]) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let next = std::cell::Cell::new(0);
+    conformance::all(|| {
+        next.set(next.get() + 1);
+        open(&directory.path().join(next.get().to_string()))
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_there_after_a_restart_and_what_was_leased_is_due() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let new = event(keys(1, 1, 1), &["a"]);
+    let head = new.head.clone();
+    store.append(new).await.unwrap();
+    store.count_copy(head.id);
+    let lost = store.lease("a", 1, LEASE).await.unwrap().remove(0);
+    store.close().await;
+
+    let store = open(directory.path());
+    let shown = store.show(head.id).await.unwrap();
+    assert_eq!((shown.event.head, shown.event.copies), (head.clone(), 1));
+    let again = store.lease("a", 1, LEASE).await.unwrap().remove(0);
+    assert_eq!((again.attempt, &*again.cause), (1, "restart"));
+    assert_eq!(store.settle(lost.lease, settled(1, delivered())).await, Err(StoreError::LeaseLost));
+    let copy = store.append(event(keys(1, 1, 1), &["a"])).await.unwrap();
+    assert_eq!(copy, Appended::Known { first: head.id, rearmed: 0, answer: None });
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_goes_on_while_closed_but_a_wall_clock_set_back_expires_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let only_replay = |n| crate::verify::Keys { event: None, ..keys(n, 0, n) };
+    let opened_at = |wall_s| {
+        let clock = Clock::starting_at(Wall::from_unix_s(wall_s));
+        SqliteStore::open(&Options { clock, ..options(directory.path()) }).unwrap()
+    };
+    let store = opened_at(conformance::EPOCH_S);
+    store.append(event(only_replay(1), &["a"])).await.unwrap();
+    tokio::time::advance(Duration::from_mins(30)).await;
+    flush(&*store).await;
+    store.close().await;
+
+    let store = opened_at(conformance::EPOCH_S - 86_400);
+    tokio::time::advance(Duration::from_mins(29)).await;
+    assert!(matches!(store.append(event(only_replay(1), &["a"])).await, Ok(Appended::Known { .. })));
+    let fresh = event(only_replay(2), &["a"]);
+    store.append(fresh).await.unwrap();
+    store.close().await;
+
+    let store = opened_at(conformance::EPOCH_S - 86_400 + 29 * 60 + 3601);
+    assert!(matches!(store.append(event(only_replay(2), &["a"])).await, Ok(Appended::New { .. })));
+}
+
+#[tokio::test]
+async fn appends_that_arrive_together_share_a_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&Options { durability: Durability::Fsync, ..options(directory.path()) }).unwrap();
+    let before = store.commits();
+    let appender = async |lane: u32| {
+        for n in 0..8 {
+            store.append(big(lane * 100 + n, 2048)).await.unwrap();
+        }
+    };
+    join_all((0..64).map(appender)).await;
+    let commits = store.commits() - before;
+    assert_eq!(store.stats().await.unwrap().events, 512);
+    assert!(commits <= 64, "{commits} commits for 512 events");
+}
+
+#[tokio::test]
+async fn what_needs_no_durability_waits_for_no_commit_and_is_committed_soon() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let id = EventId::new(Wall::from_unix_s(1));
+    let before = store.commits();
+    store.record(id, &"shop".into(), keys(1, 1, 1), None, false).await.unwrap();
+    assert!(matches!(store.lookup(keys(1, 1, 1)).await, Ok(Known::Copy { .. })));
+    assert_eq!(store.commits(), before, "answered out of the open transaction");
+    // A second connection sees it once it is committed, which takes no further job.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while store.stats().await.unwrap().keys == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "never committed");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_and_accepts_again_when_history_can_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk_bytes_max = 4 << 20;
+    let store = SqliteStore::open(&Options { disk_bytes_max, ..options(directory.path()) }).unwrap();
+    let mut stored = 0;
+    let refused = loop {
+        match store.append(big(stored, 64 << 10)).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+    assert!(stored > 10 && matches!(store.health(), Err(StoreError::Full(_))));
+    assert!(store.stats().await.unwrap().bytes <= disk_bytes_max + (64 << 10), "the shared memory is on top");
+    // What was refused left no trace; what was accepted can still be worked on.
+    assert!(matches!(store.append(big(stored, 64 << 10)).await, Err(StoreError::Full(_))));
+    for leased in store.lease("a", 3, LEASE).await.unwrap() {
+        store.settle(leased.lease, settled(1, delivered())).await.unwrap();
+    }
+    assert!(matches!(store.append(big(stored, 64 << 10)).await, Ok(Appended::New { .. })));
+    assert_eq!(store.health(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_disk_without_space_fails_the_group_and_the_store_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.append(big(0, 10)).await.unwrap();
+    let pages_max = async |pages: u64| {
+        store.write(move |desk| Ok(desk.connection.pragma_update(None, "max_page_count", pages)?)).await.unwrap();
+    };
+    // SQLite raises this to the present size of the file.
+    pages_max(1).await;
+    let together = join_all([store.append(big(1, 1 << 20)), store.append(big(2, 1 << 20))]).await;
+    assert!(together.iter().all(|one| matches!(one, Err(StoreError::Full(_)))), "{together:?}");
+    assert!(matches!(store.health(), Err(StoreError::Full(_))));
+    pages_max(100_000).await;
+    assert!(matches!(store.append(big(1, 1 << 20)).await, Ok(Appended::New { .. })), "no key of it was left");
+    assert_eq!(store.health(), Ok(()));
+    assert_eq!(store.stats().await.unwrap().events, 2);
+}
+
+#[tokio::test]
+async fn a_refusal_concerns_only_the_job_that_it_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let nobodys = Lease { delivery: 9, fence: 9 };
+    let (appended, refused) = tokio::join!(store.append(big(1, 10)), store.settle(nobodys, settled(1, delivered())));
+    assert!(appended.is_ok());
+    assert_eq!(refused, Err(StoreError::LeaseLost));
+    assert_eq!(store.stats().await.unwrap().events, 1);
+}
+
+#[tokio::test]
+async fn a_broken_write_is_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let broken = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None);
+    let write = store.write(move |_| Err::<(), _>(Stop::Fault(broken)));
+    assert!(matches!(write.await, Err(StoreError::Poisoned(_))));
+    assert!(matches!(store.append(big(1, 10)).await, Err(StoreError::Poisoned(_))));
+    assert!(matches!(store.health(), Err(StoreError::Poisoned(_))));
+    store.close().await;
+    assert_eq!(open(directory.path()).stats().await.unwrap().events, 0);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writer_is_final_and_nobody_waits_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let write = store.write(|_| -> Result<(), Stop> { panic!("a panic on purpose") });
+    assert!(write.await.is_err());
+    let later = store.append(big(1, 10)).await;
+    assert!(matches!(later, Err(StoreError::Poisoned(_) | StoreError::Unavailable(_))), "{later:?}");
+}
+
+#[tokio::test]
+async fn an_append_that_nobody_waits_for_is_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut append = store.append(big(1, 10));
+    assert!(futures_util::poll!(&mut append).is_pending());
+    drop(append);
+    assert!(matches!(store.append(big(1, 10)).await, Ok(Appended::Known { .. })));
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_a_dead_letter_and_stops_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..2 {
+        store.append(big(n, 10)).await.unwrap();
+    }
+    let garble = "UPDATE events SET headers = x'ff' WHERE seq = 1";
+    store.write(move |desk| Ok(desk.connection.execute(garble, [])?)).await.unwrap();
+    assert_eq!(store.lease("a", 10, LEASE).await.unwrap().len(), 1);
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.deliveries[&("a".into(), State::Dead)], 1);
+}
+
+#[tokio::test]
+async fn the_counters_agree_with_the_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..20 {
+        let begin = if n % 3 == 0 { Begin::FirstLeased(LEASE) } else { Begin::Due };
+        store.append(NewEvent { begin, ..event(keys(n, n, n), &["a", "b"]) }).await.unwrap();
+    }
+    for leased in store.lease("a", 5, LEASE).await.unwrap() {
+        store.settle(leased.lease, settled(1, delivered())).await.unwrap();
+    }
+    store.reconcile(&["a".into()]).await.unwrap();
+    let wrong = "SELECT (SELECT count(*) FROM events) - (SELECT n FROM totals WHERE what = 'events')
+         + (SELECT count(*) FROM keys) - (SELECT n FROM totals WHERE what = 'keys')
+         + (SELECT count(*) FROM counts WHERE n <> (SELECT count(*) FROM deliveries AS d
+            WHERE d.upstream = counts.upstream AND d.state = counts.state))";
+    let wrong: i64 =
+        store.write(move |desk| Ok(desk.connection.query_row(wrong, [], |row| row.get(0))?)).await.unwrap();
+    assert_eq!(wrong, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_says_why_and_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |directory: &Path| SqliteStore::open(&options(directory)).unwrap_err().to_string();
+
+    let store = open(directory.path());
+    let in_use = refused(directory.path());
+    assert!(in_use.contains(&format!("in use by another hookward (process {})", std::process::id())), "{in_use}");
+    store.close().await;
+
+    let path = SqliteStore::database_path(directory.path());
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let newer = refused(directory.path());
+    assert!(newer.contains("format version 99 and this hookward knows up to 1"), "{newer}");
+
+    let other = tempfile::tempdir().unwrap();
+    let path = SqliteStore::database_path(other.path());
+    std::fs::write(&path, [b'x'; 4096]).unwrap();
+    assert!(refused(other.path()).contains("is not a store of hookward"));
+    std::fs::remove_file(&path).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+    assert!(refused(other.path()).contains("is not a store of hookward"));
+
+    let file = other.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(refused(&file).contains("cannot be used as a directory"));
+}
+
+/// The queries that run all the time look nothing up by scanning.
+#[tokio::test]
+async fn hot_queries_use_their_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for (sql, index) in [
+        (ops::lease_sql(), "deliveries_due"),
+        (
+            "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND state IN ('due', 'leased')".to_owned(),
+            "deliveries_due",
+        ),
+        ("SELECT min(armed_at) FROM deliveries WHERE upstream = ?1 AND state = 'due'".to_owned(), "deliveries_oldest"),
+        (
+            "SELECT seq, id FROM events WHERE finished_at IS NOT NULL AND finished_at <= ?1 ORDER BY finished_at LIMIT 1"
+                .to_owned(),
+            "events_finished",
+        ),
+        (
+            "UPDATE deliveries SET state = 'due' WHERE state = 'leased' AND state IN ('due', 'leased')".to_owned(),
+            "deliveries_due",
+        ),
+    ] {
+        let explain = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan = store
+            .write(move |desk| {
+                let mut statement = desk.connection.prepare(&explain)?;
+                let wanted = statement.parameter_count();
+                let values = vec![0; wanted];
+                let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))?;
+                Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.join("\n"))
+            })
+            .await
+            .unwrap();
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}:\n{plan}");
+    }
+}

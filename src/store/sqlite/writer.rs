@@ -1,0 +1,347 @@
+//! The writer: one thread that owns the connection which writes, and commits in groups.
+//!
+//! It takes what has arrived, applies it in one transaction, commits, and answers. While a commit waits for the
+//! disk the next group gathers, so the size of a group follows the load and nothing ever waits for a timer. Only
+//! jobs that need no durability (`Job::durable` false) may leave the transaction open, for at most [`LAZY_MAX`].
+//!
+//! A refusal (`NotFound`, `LeaseLost`, over the soft limit) concerns one job: it is decided before that job's first
+//! write, so the others of the group are not touched. A fault concerns the group: it is rolled back. After a fault
+//! that may have lost writes the store is poisoned and no further job is applied.
+
+use std::{
+    fs::File,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
+
+use super::{
+    super::{StoreError, elapsed::Stamp, wakers::Wakers},
+    open::save_clock,
+    ops::Desk,
+};
+
+/// Jobs of one transaction.
+const GROUP_MAX: usize = 512;
+/// Bytes of bodies after which a transaction takes no more jobs.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// How long a transaction of jobs that need no durability may stay open.
+const LAZY_MAX: Duration = Duration::from_millis(80);
+/// How often the clock is saved, at most.
+const CLOCK_SAVED_EVERY_MS: i64 = 1000;
+
+/// What the writer receives.
+pub(super) enum Message {
+    Job(Job),
+    Close(oneshot::Sender<()>),
+}
+
+/// One piece of work, with the time at which it was handed over.
+pub(super) struct Job {
+    pub(super) now: Stamp,
+    pub(super) body_bytes: usize,
+    pub(super) durable: bool,
+    pub(super) work: Box<dyn Work>,
+    /// Its place in the queue, given back when the writer takes it.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+/// What a job does, and how it answers.
+pub(super) trait Work: Send {
+    /// Does it inside the transaction. An error is a fault of the group.
+    fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
+    /// Answers: after the commit, or with what prevented it.
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// A refused job, or a fault of its group.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Refused(StoreError),
+    Fault(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Fault(error)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// A function as [`Work`].
+pub(super) struct Task<T, F> {
+    pub(super) run: Option<F>,
+    pub(super) result: Option<Result<T, StoreError>>,
+    pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+}
+
+impl<T, F> Work for Task<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send,
+{
+    fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
+        let run = self.run.take().expect("a job is applied once");
+        self.result = Some(match run(desk) {
+            Ok(value) => Ok(value),
+            Err(Stop::Refused(error)) => Err(error),
+            Err(Stop::Fault(error)) => return Err(error),
+        });
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let result = match (outcome, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(StoreError::Unavailable("the writer skipped a job".to_owned())),
+            (Err(error), _) => Err(error),
+        };
+        match self.reply {
+            // Whoever asked may have left: the effect counts.
+            Some(reply) => drop(reply.send(result)),
+            None => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "failed to record bookkeeping of the store");
+                }
+            }
+        }
+    }
+}
+
+/// What the writer shares with the handles of the store.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) wakers: Wakers,
+    /// Why nothing more is written.
+    pub(super) poisoned: OnceLock<String>,
+    pub(super) closed: AtomicBool,
+    /// The last thing that wanted room found none.
+    pub(super) full: AtomicBool,
+    /// Commits that wrote something.
+    pub(super) commits: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if let Some(why) = self.poisoned.get() {
+            return Err(StoreError::Poisoned(why.clone()));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable("it is closed".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn poison(&self, why: String) {
+        tracing::error!(error = %why, "the store is broken and takes no more writes; restart to recover");
+        // The first reason is the one that counts.
+        let _ = self.poisoned.set(why);
+    }
+}
+
+/// The state of the thread.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) inbox: Receiver<Message>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) books: super::ops::Books,
+    pub(super) clock_saved_at_ms: i64,
+    pub(super) last: Stamp,
+    /// Until when the open transaction has to be committed, if one is open.
+    pub(super) lazy_until: Option<Instant>,
+    /// Released last.
+    pub(super) lock: File,
+}
+
+/// Says so if the thread ends by a panic: callers must not wait for ever, nor trust what follows.
+struct PanicPoisons(Arc<Shared>);
+
+impl Drop for PanicPoisons {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("its writer panicked".to_owned());
+        }
+        self.0.closed.store(true, Ordering::Release);
+    }
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        let _guard = PanicPoisons(Arc::clone(&self.shared));
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(first) = self.next() else { break };
+            let mut group = Vec::new();
+            let (mut bytes, mut message) = (0, Some(first));
+            while let Some(next) = message.take() {
+                match next {
+                    Message::Job(mut job) => {
+                        job.place = None;
+                        bytes += job.body_bytes;
+                        group.push(job);
+                    }
+                    Message::Close(done) => {
+                        closing = Some(done);
+                        break;
+                    }
+                }
+                if group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
+                    message = self.inbox.try_recv().ok();
+                }
+            }
+            self.group(group);
+        }
+        self.close();
+        if let Some(done) = closing {
+            let _ = done.send(());
+        }
+    }
+
+    /// The next message; commits an open transaction whose time is over. `None` when no handle is left.
+    fn next(&mut self) -> Option<Message> {
+        loop {
+            let Some(until) = self.lazy_until else { return self.inbox.recv().ok() };
+            match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.commit() {
+                        tracing::warn!(%error, "failed to record bookkeeping of the store");
+                    }
+                }
+            }
+        }
+    }
+
+    fn group(&mut self, mut group: Vec<Job>) {
+        if group.is_empty() {
+            return;
+        }
+        let mut outcome = self.shared.poisoned.get().map_or(Ok(()), |why| Err(StoreError::Poisoned(why.clone())));
+        if outcome.is_ok() {
+            outcome = self.apply(&mut group);
+        }
+        for job in group {
+            job.work.finish(outcome.clone());
+        }
+    }
+
+    /// Applies a group and, unless nothing in it needs that, makes it durable.
+    fn apply(&mut self, group: &mut [Job]) -> Result<(), StoreError> {
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fault(&error, false))?;
+        }
+        for job in group.iter_mut() {
+            // Jobs come from several threads, and time never goes back.
+            self.last.elapsed_ms = self.last.elapsed_ms.max(job.now.elapsed_ms);
+            self.last.wall_ms = job.now.wall_ms;
+            let mut desk = Desk { connection: &self.connection, now_ms: self.last.elapsed_ms, books: &mut self.books };
+            if let Err(error) = job.work.apply(&mut desk) {
+                return Err(self.fault(&error, false));
+            }
+        }
+        if group.iter().any(|job| job.durable) {
+            return self.commit();
+        }
+        if self.books.wrote(&self.connection) {
+            self.lazy_until.get_or_insert_with(|| Instant::now() + LAZY_MAX);
+            Ok(())
+        } else {
+            // Nothing to lose: end it, so that checkpoints are not held up.
+            self.commit()
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.lazy_until = None;
+        let wrote = self.books.wrote(&self.connection);
+        if wrote && self.last.elapsed_ms - self.clock_saved_at_ms >= CLOCK_SAVED_EVERY_MS {
+            save_clock(&self.connection, self.last).map_err(|error| self.fault(&error, false))?;
+            self.clock_saved_at_ms = self.last.elapsed_ms;
+        }
+        self.connection.execute_batch("COMMIT").map_err(|error| self.fault(&error, true))?;
+        if wrote {
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        self.shared.full.store(self.books.is_full(), Ordering::Relaxed);
+        for upstream in self.books.committed(&self.connection) {
+            self.shared.wakers.wake(&upstream);
+        }
+        Ok(())
+    }
+
+    /// Rolls back, and says what it means for the group; poisons the store if writes may be lost.
+    fn fault(&mut self, error: &rusqlite::Error, committing: bool) -> StoreError {
+        self.lazy_until = None;
+        let rolled_back = self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
+        self.books.rolled_back(&self.connection);
+        let broken = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) if rolled_back => {
+                self.shared.full.store(true, Ordering::Relaxed);
+                return StoreError::Full("no space is left on its disk".to_owned());
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory) => !rolled_back,
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::InternalMalfunction,
+            ) => true,
+            _ => committing || !rolled_back,
+        };
+        if broken {
+            self.shared.poison(error.to_string());
+            StoreError::Poisoned(error.to_string())
+        } else {
+            StoreError::Unavailable(error.to_string())
+        }
+    }
+
+    fn close(self) {
+        let Self { mut connection, inbox, shared, last, lock, .. } = self;
+        shared.closed.store(true, Ordering::Release);
+        // Whoever was late gets an error instead of silence, and its effect does not happen.
+        while let Ok(message) = inbox.try_recv() {
+            if let Message::Job(job) = message {
+                job.work.finish(Err(StoreError::Unavailable("it is closed".to_owned())));
+            }
+        }
+        if shared.poisoned.get().is_none() {
+            let finish = |connection: &Connection| {
+                if connection.is_autocommit() {
+                    connection.execute_batch("BEGIN IMMEDIATE")?;
+                }
+                save_clock(connection, last)?;
+                connection.execute_batch("COMMIT")?;
+                connection.execute_batch("PRAGMA optimize")
+            };
+            if let Err(error) = finish(&connection) {
+                tracing::warn!(%error, "failed to close the store in order");
+            }
+        }
+        connection.flush_prepared_statement_cache();
+        if let Err((left, error)) = connection.close() {
+            tracing::warn!(%error, "failed to close the store in order");
+            connection = left;
+            drop(connection);
+        }
+        drop(lock);
+    }
+}
