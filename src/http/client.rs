@@ -200,8 +200,9 @@ impl Client {
 
 fn tls(url: &Uri, ca: Option<&Path>) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(ClientError::Tls)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ClientError::Tls)?;
     let builder = match ca {
         Some(path) => builder.with_root_certificates(authorities(path)?),
         None if url.scheme() == Some(&http::uri::Scheme::HTTPS) => {

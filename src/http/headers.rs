@@ -33,7 +33,9 @@ pub fn to_stored(received: &HeaderMap, consumed: impl Fn(&HeaderName) -> bool) -
         .collect();
     received
         .iter()
-        .filter(|(name, _)| passes(name.as_str()) && !connection.iter().any(|token| token == name.as_str()) && !consumed(name))
+        .filter(|(name, _)| {
+            passes(name.as_str()) && !connection.iter().any(|token| token == name.as_str()) && !consumed(name)
+        })
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_owned()))
         .collect()
 }
@@ -235,13 +237,13 @@ mod tests {
             retry: Retry {
                 first: Duration::from_secs(1),
                 factor: 2.0,
-                max: Duration::from_secs(900),
+                max: Duration::from_mins(15),
                 give_up_after: Duration::from_hours(72),
             },
             breaker: Breaker {
                 failures: 5,
                 ratio: 0.5,
-                within: Duration::from_secs(60),
+                within: Duration::from_mins(1),
                 pause: Duration::from_secs(30),
             },
             dead_letter_on: vec![],
@@ -348,7 +350,8 @@ mod tests {
         head.duplicate_of = Some(EventId::from_bytes([1; 16]));
         head.conflict_of = Some(EventId::from_bytes([2; 16]));
         head.event_type = Some("line\nbreak".to_owned());
-        let facts = Facts { redelivery: true, uncertain: true, duplicate_items: &[0, 2], changed_items: &[1], ..facts() };
+        let facts =
+            Facts { redelivery: true, uncertain: true, duplicate_items: &[0, 2], changed_items: &[1], ..facts() };
         let out = outgoing(&head, b"", &upstream(), &facts);
         assert_eq!(out["hookward-redelivery"], "true");
         assert_eq!(out["hookward-uncertain"], "true");
@@ -377,7 +380,8 @@ mod tests {
             standard_webhooks(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
 
-        let upstream = Upstream { signing_secret: Some(Secret::new(Arc::<[u8]>::from(&b"key"[..]).to_vec())), ..upstream() };
+        let upstream =
+            Upstream { signing_secret: Some(Secret::new(Arc::<[u8]>::from(&b"key"[..]).to_vec())), ..upstream() };
         let out = outgoing(&head(&[("webhook-id", b"msg_inbound")]), b"{}", &upstream, &facts());
         assert_eq!(out["webhook-id"], "30313233-3435-3637-3839-616263646566");
         assert_eq!(out["webhook-timestamp"], "1700000100");
@@ -387,7 +391,9 @@ mod tests {
 
     #[test]
     fn a_broken_trace_context_is_not_passed_on() {
-        for broken in ["", "00", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-short-b7ad6b7169203331-01"] {
+        for broken in
+            ["", "00", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-short-b7ad6b7169203331-01"]
+        {
             assert_eq!(child_span(broken, 1), None, "{broken}");
         }
     }

@@ -185,6 +185,13 @@ impl<E: Clone + PartialEq> Circuit<E> {
         }
     }
 
+    /// Takes an admission back of which no attempt was made. Another probe may begin at once.
+    pub fn cancel(&mut self, now: Instant, admission: &Admission) {
+        if admission.era == self.era && matches!(self.phase, Phase::HalfOpen) {
+            self.enter(Phase::Open { until: now });
+        }
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.era += 1;
@@ -220,8 +227,7 @@ impl<E: Clone + PartialEq> Circuit<E> {
 
     fn is_too_much(&self, now: Instant) -> bool {
         let enough = self.failing.len() >= self.rule.failures.max(1) as usize;
-        let recent =
-            self.failing.front().is_some_and(|(_, at)| now.saturating_duration_since(*at) < self.rule.within);
+        let recent = self.failing.front().is_some_and(|(_, at)| now.saturating_duration_since(*at) < self.rule.within);
         let attempts: f64 = self.slices.iter().map(|slice| f64::from(slice.attempts)).sum();
         let failures: f64 = self.slices.iter().map(|slice| f64::from(slice.failures)).sum();
         enough && recent && failures >= self.rule.ratio * attempts
@@ -235,7 +241,7 @@ mod tests {
     use super::*;
 
     const RULE: Breaker =
-        Breaker { failures: 3, ratio: 0.5, within: Duration::from_secs(60), pause: Duration::from_secs(30) };
+        Breaker { failures: 3, ratio: 0.5, within: Duration::from_mins(1), pause: Duration::from_secs(30) };
     const SECOND: Duration = Duration::from_secs(1);
 
     /// One attempt that begins and ends now.
@@ -296,6 +302,15 @@ mod tests {
         assert_eq!((circuit.gate(latest), circuit.probe_candidates()), (Gate::Flow, 1));
         attempt(&mut circuit, latest, 1, false);
         assert_eq!(circuit.state(), State::Closed, "closing forgets the old failures");
+    }
+
+    #[test]
+    fn a_probe_taken_back_makes_way_for_another() {
+        let now = Instant::now();
+        let mut circuit = opened(now);
+        let probe = circuit.admit(now + RULE.pause).expect("a probe");
+        circuit.cancel(now + RULE.pause, &probe);
+        assert_eq!((circuit.state(), circuit.gate(now + RULE.pause)), (State::Open, Gate::Probe));
     }
 
     #[test]

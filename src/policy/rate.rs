@@ -13,6 +13,9 @@ pub struct Rate {
     pub burst: u32,
 }
 
+/// The wait for a token that never comes.
+const NEVER: Duration = Duration::from_hours(24 * 36_500);
+
 /// Full at first; one token is taken at a time.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -36,7 +39,6 @@ impl Bucket {
             self.tokens -= 1.0;
             return Ok(());
         }
-        const NEVER: Duration = Duration::from_hours(24 * 36_500);
         let missing_s = (1.0 - self.tokens) / self.rate.per_second;
         Err(Duration::try_from_secs_f64(missing_s).map_or(NEVER, |d| d.clamp(Duration::from_millis(1), NEVER)))
     }
