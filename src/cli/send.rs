@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     io::{IsTerminal as _, Read as _},
     path::PathBuf,
     process::ExitCode,
@@ -53,7 +54,7 @@ pub(super) struct Args {
     /// Requests at a time.
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
-    /// Write 1, 2, 3, … in place of each `{n}` in the body.
+    /// Write 1, 2, 3, … in place of each `<n>` in the body.
     #[arg(long)]
     numbered: bool,
     /// How long to wait for an answer.
@@ -212,7 +213,7 @@ fn bar(args: &Args) -> ProgressBar {
 
 fn numbered(body: &[u8], number: u64) -> Bytes {
     let (mut out, mut rest) = (Vec::with_capacity(body.len() + 16), body);
-    while let Some(at) = rest.windows(3).position(|window| window == b"{n}") {
+    while let Some(at) = rest.windows(3).position(|window| window == b"<n>") {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(number.to_string().as_bytes());
         rest = &rest[at + 3..];
@@ -276,7 +277,7 @@ impl Summary {
             return answer.map_or(out.clone(), |answer| format!("{out}{}\n", answer.replace("\\\"", "\"")));
         }
         if let (Some(half), Some(most)) = (self.quantile(0.5), self.quantile(0.99)) {
-            out += &format!("half answered within {}, 99 % within {}\n", human(half), human(most));
+            let _ = writeln!(out, "half answered within {}, 99 % within {}", human(half), human(most));
         }
         out
     }
@@ -295,8 +296,12 @@ impl Summary {
 }
 
 fn human(time: Duration) -> String {
-    let ms = time.as_secs_f64() * 1e3;
-    if ms < 10.0 { format!("{ms:.1}ms") } else { format_duration(Duration::from_millis(ms as u64)) }
+    let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    if us < 10_000 {
+        format!("{}.{}ms", us / 1000, us % 1000 / 100)
+    } else {
+        format_duration(Duration::from_millis(us / 1000))
+    }
 }
 
 #[cfg(test)]
@@ -318,6 +323,7 @@ mod tests {
         Line::try_parse_from(fixed.iter().chain(more)).map(|line| line.args)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of `sign`")]
     fn signed(body: &[u8], now: Wall) -> anyhow::Result<Signed> {
         let proof = format!("{} at {}", body.len(), now.unix_s());
         let headers = vec![(HeaderName::from_static("x-signature"), proof.parse().expect("a value"))];
@@ -332,7 +338,7 @@ mod tests {
         let more = ["--secret", "s", "-n", "12", "--numbered", "--concurrency", "3", "-H", "X-Kind: push"];
         let args = parse(&url, &more).expect("arguments");
         let clock = Clock::starting_at(Wall::from_unix_s(1_700_000_000));
-        let summary = send(&args, b"{\"n\":{n},\"m\":{n}}".to_vec(), signed, &clock).await.expect("sent");
+        let summary = send(&args, b"{\"n\":<n>,\"m\":<n>}".to_vec(), signed, &clock).await.expect("sent");
 
         let expected = BTreeMap::from([("200".to_owned(), 11), ("503".to_owned(), 1)]);
         assert_eq!(summary.results, expected);

@@ -234,10 +234,7 @@ fn explain(error: &legacy::Error) -> Trouble {
             text = Some(format!("tls: {tls}"));
         } else if let Some(io) = cause.downcast_ref::<io::Error>() {
             timed_out |= io.kind() == io::ErrorKind::TimedOut;
-            text = Some(match io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(tls) => format!("tls: {tls}"),
-                None => words(io),
-            });
+            text = Some(words(io));
         } else if let Some(http) = cause.downcast_ref::<hyper::Error>() {
             if http.is_incomplete_message() || http.is_canceled() {
                 text = Some("connection closed before an answer".to_owned());
@@ -253,6 +250,15 @@ fn explain(error: &legacy::Error) -> Trouble {
 }
 
 fn words(error: &io::Error) -> String {
+    // TLS errors come wrapped in I/O errors, which do not show them as their source.
+    if let Some(inner) = error.get_ref() {
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            return format!("tls: {tls}");
+        }
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return words(io);
+        }
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),

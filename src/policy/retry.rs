@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn it_is_given_up_when_the_next_attempt_would_be_too_late() {
         let next = |age: Duration| RETRY.next(11, age, None, 0.0);
-        let last = RETRY.give_up_after - RETRY.max / 2;
+        let last = RETRY.give_up_after.saturating_sub(RETRY.max / 2);
         assert_eq!(next(last), Next::After(RETRY.max / 2));
         assert_eq!(next(last + Duration::from_nanos(1)), Next::GiveUp);
     }

@@ -2,6 +2,7 @@
 
 mod fake_store;
 mod scripted;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -257,7 +258,7 @@ async fn failures_are_retried_with_growing_pauses_until_the_upstream_takes_it() 
         assert!(after >= ceiling * SECOND / 2 && after <= ceiling * SECOND, "{after:?} after attempt {attempt}");
 
         // Not a moment sooner.
-        advance(after - Duration::from_millis(10)).await;
+        advance(after.saturating_sub(Duration::from_millis(10))).await;
         settle_down().await;
         assert!(up.requests.is_empty());
         tokio::time::advance(Duration::from_millis(20)).await;
