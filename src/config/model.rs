@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
+pub use crate::policy::{Breaker, Rate, Retry};
 use crate::{
     event::{Name, OnConflict, OnResend},
     preset::{Items, OnMismatch, OnStale, Provider},
@@ -253,15 +254,6 @@ impl Mode {
     }
 }
 
-/// A token bucket.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Rate {
-    /// Refill.
-    pub per_second: f64,
-    /// Size.
-    pub burst: u32,
-}
-
 /// `[upstreams.NAME]`.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -285,30 +277,4 @@ pub struct Upstream {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// PEM file with the authorities to trust instead of the system's, for an `https` URL.
     pub ca: Option<PathBuf>,
-}
-
-/// `retry = { first, factor, max, for }`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Retry {
-    /// Delay before the second attempt.
-    pub first: Duration,
-    /// Growth from one delay to the next.
-    pub factor: f64,
-    /// Longest delay.
-    pub max: Duration,
-    /// Age at which it is given up.
-    pub give_up_after: Duration,
-}
-
-/// `breaker = { failures, ratio, within, pause }`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Breaker {
-    /// Failures of distinct events that open it,
-    pub failures: u32,
-    /// if they are at least this share of all attempts,
-    pub ratio: f64,
-    /// counted over this long.
-    pub within: Duration,
-    /// From opening to the probe.
-    pub pause: Duration,
 }

@@ -1,1 +1,10 @@
-//! Under construction.
+//! Policies, pure: values that are told the time and decide, and nothing else. They hold no lock, read no clock
+//! and draw no random number.
+
+pub mod breaker;
+pub mod rate;
+pub mod retry;
+
+pub use breaker::{Breaker, Circuit};
+pub use rate::{Bucket, Rate};
+pub use retry::{Next, Retry};

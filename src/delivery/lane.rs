@@ -1,0 +1,203 @@
+//! The lane of one upstream: leases what is due, as much as there is room for, tries it, settles it.
+//!
+//! With the breaker open nothing is leased, so that waiting burns no attempt. The lane itself only leases; each
+//! delivery is a task of its own, and a panic in one is its own failure. A store in trouble is asked again with
+//! growing pauses, and the log says so once.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Parts,
+    attempt::{Try, retry_or_give_up},
+    items::{self, Marks},
+    slot::{Shared, Slot},
+};
+use crate::{
+    event::Attempt,
+    policy::breaker::Gate,
+    store::{Leased, Settled, StoreError},
+};
+
+/// What a lease has beyond the upstream's timeout, for looking items up and for settling.
+const LEASE_MARGIN: Duration = Duration::from_secs(15);
+/// Deliveries leased at a time: bounds the bodies that one call brings into memory.
+const LEASE_MAX: usize = 64;
+/// A lane without any news looks again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// A due time that rounds down to nothing must not make the lane spin.
+const WAIT_MIN: Duration = Duration::from_millis(5);
+/// Pauses while the store is in trouble.
+const TROUBLE_FIRST: Duration = Duration::from_millis(100);
+const TROUBLE_MAX: Duration = Duration::from_secs(5);
+
+pub(super) struct Lane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Lane {
+    /// Runs until it is stopped. A panic, which only the store could cause here, is logged and the lane goes on.
+    pub(super) async fn run(self: Arc<Self>) {
+        while AssertUnwindSafe(self.lease_until_stopped()).catch_unwind().await.is_err() {
+            tracing::error!(upstream = self.name(), "delivery lane panicked, it goes on");
+            tokio::time::sleep(TROUBLE_MAX).await;
+        }
+    }
+
+    async fn lease_until_stopped(self: &Arc<Self>) {
+        let mut trouble = None;
+        while !self.shared.stop.is_cancelled() {
+            // Taken before looking, so that what falls due while we look is not missed.
+            let woken = self.parts.store.woken(self.name());
+            let pause = match self.lease().await {
+                Ok(pause) => {
+                    if trouble.take().is_some() {
+                        tracing::info!(upstream = self.name(), "store answers again, deliveries go on");
+                    }
+                    pause
+                }
+                Err(error) => {
+                    if trouble.is_none() {
+                        tracing::error!(upstream = self.name(), %error, "deliveries wait for the store");
+                    }
+                    let pause = trouble.map_or(TROUBLE_FIRST, |last: Duration| (last * 2).min(TROUBLE_MAX));
+                    trouble = Some(pause);
+                    // A broken store may resolve `woken` at once, so only time counts here.
+                    tokio::select! {
+                        () = self.shared.stop.cancelled() => return,
+                        () = tokio::time::sleep(pause) => continue,
+                    }
+                }
+            };
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return,
+                () = self.shared.freed.notified() => {}
+                () = woken => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Leases and begins what may begin now. Returns after how long to look again, if nothing happens before.
+    async fn lease(self: &Arc<Self>) -> Result<Duration, StoreError> {
+        loop {
+            let room = self.shared.permits.available_permits().min(LEASE_MAX);
+            let gate = self.shared.gate();
+            let most = match gate {
+                Gate::Wait(pause) => return Ok(pause),
+                Gate::Probing => return Ok(LOOK_AGAIN),
+                _ if room == 0 => return Ok(LOOK_AGAIN),
+                Gate::Flow => room,
+                Gate::Probe => self.shared.probe_candidates(),
+            };
+            let length = self.shared.target.upstream.timeout + LEASE_MARGIN;
+            let mut leased = self.parts.store.lease(self.name(), most, length).await?;
+            let lapses_at = Instant::now() + length;
+            let all = leased.len();
+            if gate == Gate::Probe && all > 0 {
+                let best = leased.iter().position(|leased| !self.shared.is_suspect(&leased.event.head.id));
+                leased.swap(0, best.unwrap_or(0));
+                for other in leased.drain(1..) {
+                    self.give_back(&other, Duration::ZERO).await;
+                }
+            }
+            for leased in leased {
+                // The room or the breaker's consent may be gone since we looked: `respond` and `proxy` take slots too.
+                match self.shared.try_slot(leased.event.head.id) {
+                    Some(slot) => drop(self.tasks.spawn(self.clone().deliver(leased, lapses_at, slot))),
+                    None => self.give_back(&leased, Duration::ZERO).await,
+                }
+            }
+            if all < most {
+                let due = self.parts.store.next_due(self.name()).await?;
+                return Ok(due.unwrap_or(LOOK_AGAIN).clamp(WAIT_MIN, LOOK_AGAIN));
+            }
+        }
+    }
+
+    async fn deliver(self: Arc<Self>, leased: Leased, lapses_at: Instant, mut slot: Slot) {
+        let (began_at, began) = (self.shared.target.clock.wall(), Instant::now());
+        let settled = match AssertUnwindSafe(self.attempt(&leased, &mut slot)).catch_unwind().await {
+            Ok(Ok(settled)) => settled,
+            Ok(Err(error)) => {
+                tracing::warn!(event = %leased.event.head.id, upstream = self.name(), %error, "failed to look items up");
+                return self.give_back(&leased, TROUBLE_FIRST).await;
+            }
+            Err(_panic) => {
+                tracing::error!(event = %leased.event.head.id, upstream = self.name(), "delivery attempt panicked");
+                let (took, error) = (began.elapsed(), "internal error");
+                let (upstream, age) = (&self.shared.target.upstream, leased.age.saturating_add(took));
+                let outcome = retry_or_give_up(upstream, leased.attempt, age, None, rand::random(), error);
+                let (number, cause) = (leased.attempt, leased.cause.clone());
+                let attempt = Attempt { number, began_at, took, status: None, error: Some(error.to_owned()), cause };
+                Settled { attempt, outcome, answer: None }
+            }
+        };
+        self.settle(&leased, lapses_at, settled).await;
+        drop(slot);
+    }
+
+    async fn attempt(&self, leased: &Leased, slot: &mut Slot) -> Result<Settled, StoreError> {
+        let leased_at = Instant::now();
+        let (head, body) = (&leased.event.head, &leased.event.body);
+        let rule = self.parts.sources.get(&head.source);
+        let marks = match rule.and_then(|rule| rule.items.as_ref()) {
+            Some(spec) => {
+                let extracted = (self.parts.extract)(spec, &head.source, body);
+                items::compare(&*self.parts.store, self.name(), extracted).await?
+            }
+            None => Marks::default(),
+        };
+        let age = leased.age.saturating_add(leased_at.elapsed());
+        let request = Try {
+            head,
+            body,
+            number: leased.attempt,
+            cause: &leased.cause,
+            age: Some(age),
+            // A lease that lapsed may have been tried: the process that had it is gone.
+            uncertain: leased.cause == "restart",
+            forward_query: rule.is_some_and(|rule| rule.forward_query),
+            marks: &marks,
+        };
+        let tried = slot.attempt(&request).await;
+        let outcome = tried.outcome.expect("an attempt of a delivery with an age has an outcome");
+        Ok(Settled { attempt: tried.attempt, outcome, answer: None })
+    }
+
+    /// Records the outcome. While the store is in trouble it is tried again for as long as the lease holds: an
+    /// outcome that is not recorded means another attempt.
+    async fn settle(&self, leased: &Leased, lapses_at: Instant, settled: Settled) {
+        let mut pause = TROUBLE_FIRST;
+        loop {
+            let error = match self.parts.store.settle(leased.lease, settled.clone()).await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            let may_pass = matches!(error, StoreError::Unavailable(_) | StoreError::Full(_));
+            if !may_pass || Instant::now() + pause >= lapses_at {
+                let (event, attempt) = (leased.event.head.id, leased.attempt);
+                tracing::warn!(%event, upstream = self.name(), attempt, %error, "failed to record an outcome");
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(TROUBLE_MAX);
+        }
+    }
+
+    /// Best effort: a lease that is not given back lapses.
+    async fn give_back(&self, leased: &Leased, after: Duration) {
+        if let Err(error) = self.parts.store.give_back(leased.lease, after).await {
+            tracing::debug!(event = %leased.event.head.id, upstream = self.name(), %error, "failed to give a lease back");
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.shared.target.upstream.name
+    }
+}

@@ -1,0 +1,236 @@
+//! The part of a store that lanes use, in memory, with faults on demand. Time is tokio's.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
+use hookward::{
+    event::{Answer, Body, Event, EventHead, EventId, Item, Name, NewEvent, State},
+    store::{
+        Appended, EventStore, Filter, Known, Lease, Leased, Listed, Outcome, Settled, Shown, Stats, StoreError, Swept,
+    },
+    verify::{Key, Keys},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+#[derive(Debug)]
+pub struct FakeStore {
+    rows: Mutex<Vec<Row>>,
+    items: Mutex<HashMap<(String, Key), [u8; 32]>>,
+    faults: Mutex<Faults>,
+    woken: watch::Sender<()>,
+    settled: mpsc::UnboundedSender<(EventId, Settled)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// That many calls of `lease` fail.
+    pub leases_fail: u32,
+    /// That many calls of `settle` fail for now.
+    pub settles_fail: u32,
+    /// That many leases are lost when they are settled.
+    pub leases_lost: u32,
+}
+
+#[derive(Debug)]
+struct Row {
+    event: Event,
+    upstream: Name,
+    state: State,
+    due_at: Instant,
+    armed_at: Instant,
+    fence: i64,
+    attempts: u32,
+    cause: &'static str,
+}
+
+impl FakeStore {
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<(EventId, Settled)>) {
+        let (settled, outcomes) = mpsc::unbounded_channel();
+        let (rows, items, faults) = (Mutex::default(), Mutex::default(), Mutex::default());
+        (Self { rows, items, faults, woken: watch::Sender::new(()), settled }, outcomes)
+    }
+
+    pub fn add(&self, head: EventHead, body: Vec<u8>, upstream: &str) {
+        let (now, event) = (Instant::now(), Event { head, body: Body::free(body), copies: 0 });
+        self.rows().push(Row {
+            event,
+            upstream: upstream.into(),
+            state: State::Due,
+            due_at: now,
+            armed_at: now,
+            fence: 0,
+            attempts: 0,
+            cause: "first",
+        });
+        self.woken.send_replace(());
+    }
+
+    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().expect("not poisoned")
+    }
+
+    pub fn count(&self, state: State) -> usize {
+        self.rows().iter().filter(|row| row.state == state).count()
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+        self.rows.lock().expect("not poisoned")
+    }
+
+    fn lease_now(&self, upstream: &str, max: usize, length: Duration) -> Vec<Leased> {
+        let now = Instant::now();
+        let mut rows = self.rows();
+        let mut due: Vec<(i64, &mut Row)> = (0..).zip(rows.iter_mut()).collect();
+        due.retain(|(_, row)| {
+            &*row.upstream == upstream && matches!(row.state, State::Due | State::Leased) && row.due_at <= now
+        });
+        due.sort_by_key(|(_, row)| row.due_at);
+        due.truncate(max);
+        let lease = |(delivery, row): (i64, &mut Row)| {
+            if row.state == State::Leased {
+                row.cause = "restart";
+            }
+            (row.state, row.due_at, row.fence) = (State::Leased, now + length, row.fence + 1);
+            Leased {
+                lease: Lease { delivery, fence: row.fence },
+                event: row.event.clone(),
+                upstream: row.upstream.clone(),
+                attempt: row.attempts + 1,
+                cause: row.cause.to_owned(),
+                age: now - row.armed_at,
+            }
+        };
+        due.into_iter().map(lease).collect()
+    }
+
+    fn settle_now(&self, lease: Lease, settled: Settled) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let mut rows = self.rows();
+        let row = &mut rows[usize::try_from(lease.delivery).expect("a row")];
+        if row.state != State::Leased || row.fence != lease.fence {
+            return Err(StoreError::LeaseLost);
+        }
+        (row.attempts, row.cause) = (row.attempts + 1, "retry");
+        match &settled.outcome {
+            Outcome::Delivered { items } => {
+                row.state = State::Delivered;
+                let known = items.iter().map(|item| ((row.upstream.to_string(), item.key), item.content));
+                self.items.lock().expect("not poisoned").extend(known);
+            }
+            Outcome::Retry { after } => (row.state, row.due_at) = (State::Due, now + *after),
+            Outcome::Dead { .. } => row.state = State::Dead,
+        }
+        let _ = self.settled.send((row.event.head.id, settled));
+        Ok(())
+    }
+}
+
+fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
+    ready(value).boxed()
+}
+
+impl EventStore for FakeStore {
+    fn lease(&self, upstream: &str, max: usize, length: Duration) -> BoxFuture<'_, Result<Vec<Leased>, StoreError>> {
+        let failing = &mut self.faults().leases_fail;
+        if *failing > 0 {
+            *failing -= 1;
+            return done(Err(StoreError::Unavailable("scripted".to_owned())));
+        }
+        done(Ok(self.lease_now(upstream, max, length)))
+    }
+    fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>> {
+        let (now, rows) = (Instant::now(), self.rows());
+        let waiting = rows.iter().filter(|row| &*row.upstream == upstream && row.state == State::Due);
+        done(Ok(waiting.map(|row| row.due_at.saturating_duration_since(now)).min()))
+    }
+    fn settle(&self, lease: Lease, settled: Settled) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut faults = self.faults();
+        if faults.settles_fail > 0 {
+            faults.settles_fail -= 1;
+            return done(Err(StoreError::Unavailable("scripted".to_owned())));
+        }
+        if faults.leases_lost > 0 {
+            faults.leases_lost -= 1;
+            self.rows()[usize::try_from(lease.delivery).expect("a row")].fence += 1;
+        }
+        drop(faults);
+        done(self.settle_now(lease, settled))
+    }
+    fn give_back(&self, lease: Lease, after: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut rows = self.rows();
+        let row = &mut rows[usize::try_from(lease.delivery).expect("a row")];
+        (row.state, row.due_at) = (State::Due, Instant::now() + after);
+        self.woken.send_replace(());
+        done(Ok(()))
+    }
+    fn acknowledged_items(
+        &self,
+        upstream: &str,
+        items: Vec<Item>,
+    ) -> BoxFuture<'_, Result<Vec<Option<[u8; 32]>>, StoreError>> {
+        let known = self.items.lock().expect("not poisoned");
+        done(Ok(items.iter().map(|item| known.get(&(upstream.to_owned(), item.key)).copied()).collect()))
+    }
+    fn woken(&self, _: &str) -> BoxFuture<'static, ()> {
+        let mut receiver = self.woken.subscribe();
+        async move { drop(receiver.changed().await) }.boxed()
+    }
+    fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        done(())
+    }
+
+    // Lanes do not use the rest.
+    fn append(&self, _: NewEvent) -> BoxFuture<'_, Result<Appended, StoreError>> {
+        unimplemented!()
+    }
+    fn lookup(&self, _: Keys) -> BoxFuture<'_, Result<Known, StoreError>> {
+        unimplemented!()
+    }
+    fn record(
+        &self,
+        _: EventId,
+        _: Keys,
+        _: Option<(Answer, Duration)>,
+        _: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        unimplemented!()
+    }
+    fn count_copy(&self, _: EventId) {}
+    fn release(&self, _: EventId) -> BoxFuture<'_, Result<u32, StoreError>> {
+        unimplemented!()
+    }
+    fn redeliver(&self, _: EventId, _: Option<&str>) -> BoxFuture<'_, Result<u32, StoreError>> {
+        unimplemented!()
+    }
+    fn forget(&self, _: EventId) -> BoxFuture<'_, Result<u64, StoreError>> {
+        unimplemented!()
+    }
+    fn purge(&self, _: EventId) -> BoxFuture<'_, Result<(), StoreError>> {
+        unimplemented!()
+    }
+    fn reconcile(&self, _: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>> {
+        unimplemented!()
+    }
+    fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
+        unimplemented!()
+    }
+    fn show(&self, _: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
+        unimplemented!()
+    }
+    fn sweep(&self, _: Duration) -> BoxFuture<'_, Result<Swept, StoreError>> {
+        unimplemented!()
+    }
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        unimplemented!()
+    }
+}
