@@ -142,7 +142,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 fn unauthorized(code: &'static str, detail: &str) -> Problem {
     let help = "send `authorization: Bearer <token>` with a token of [admin] tokens; the commands take --token-file";
     Problem::new(StatusCode::UNAUTHORIZED, code, detail, help)
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"hookward admin\""))
+        .with_header(header::WWW_AUTHENTICATE, "Bearer realm=\"hookward admin\"")
 }
 
 fn forbidden(code: &'static str, detail: &str, help: &str) -> Problem {

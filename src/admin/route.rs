@@ -1,6 +1,6 @@
 //! Paths and methods.
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 
 use super::answer::Problem;
 use crate::{
@@ -65,7 +65,7 @@ impl Route {
         }
         let detail = format!("{path} does not take {method}");
         Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail, format!("use {allow}"))
-            .with_header(header::ALLOW, HeaderValue::from_static(allow)))
+            .with_header(header::ALLOW, allow))
     }
 
     fn of_path(path: &str) -> Result<Self, Problem> {

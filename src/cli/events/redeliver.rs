@@ -49,13 +49,14 @@ struct Order {
 
 pub(super) async fn run(args: &Redeliver) -> anyhow::Result<()> {
     let by_filter = !args.filter.parameters().is_empty();
-    if by_filter == !args.ids.is_empty() {
+    let by_id = !args.ids.is_empty();
+    if by_filter == by_id {
         let message = "give ids or a filter such as --state dead, and not both";
         crate::cli::Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
     let gateway = Gateway::new(&args.connect)?;
     let to = args.to.as_deref();
-    if !by_filter {
+    if by_id {
         let orders = args.ids.iter().map(|id| Order { id: id.clone(), upstream: args.to.clone() }).collect();
         return send(&gateway, orders, args.rate).await;
     }
