@@ -163,7 +163,6 @@ fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
 }
 
 /// The panic hook has logged it; the message stays in the log.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands the payload over")]
 fn panicked(_payload: Box<dyn Any + Send>) -> Answer {
     let help = "this is a bug in hookward; the log has a line of target `panic`";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "panic", "answering this request failed", help).into_answer()

@@ -3,7 +3,7 @@
 mod redeliver;
 mod show;
 
-use std::{num::NonZeroUsize, process::ExitCode};
+use std::{fmt::Write as _, num::NonZeroUsize, process::ExitCode};
 
 use super::{
     admin::{Connect, Gateway, query},
@@ -21,8 +21,9 @@ use crate::admin::api::{DeliveryRow, Done, EventPage, EventRow};
 
 The gateway is found by -c FILE, or HOOKWARD_ADMIN_URL and HOOKWARD_ADMIN_TOKEN_FILE.")]
 pub(super) struct Args {
+    // Boxed, because its flags are many times those of most commands.
     #[command(subcommand)]
-    command: Command,
+    command: Box<Command>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -140,7 +141,7 @@ struct Purge {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
+    match *args.command {
         Command::List(args) => list(&args).await?,
         Command::Show(args) => show::run(&args).await?,
         Command::Redeliver(args) => redeliver::run(&args).await?,
@@ -181,7 +182,7 @@ fn render(page: &EventPage) -> String {
     };
     let mut out = table(&head, &page.events.iter().map(row).collect::<Vec<_>>());
     if let Some(cursor) = &page.next_cursor {
-        out.push_str(&format!("more: --cursor {cursor}\n"));
+        let _ = writeln!(out, "more: --cursor {cursor}");
     }
     out
 }

@@ -53,11 +53,10 @@ pub(super) fn age(age: Duration) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(units.len() - 1);
     let (unit, name) = units[first];
-    let mut out = format!("{}{name}", seconds / unit);
-    if let Some((smaller, name)) = units.get(first + 1).filter(|(smaller, _)| seconds % unit >= *smaller) {
-        out.push_str(&format!("{}{name}", seconds % unit / smaller));
-    }
-    out
+    let rest = seconds % unit;
+    let second = units.get(first + 1).filter(|(smaller, _)| rest >= *smaller);
+    let second = second.map(|(smaller, name)| format!("{}{name}", rest / smaller)).unwrap_or_default();
+    format!("{}{name}{second}", seconds / unit)
 }
 
 /// Asks a person; a program has to say `--yes`.

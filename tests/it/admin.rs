@@ -4,6 +4,7 @@ mod fake;
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     net::SocketAddr,
     process::{Command, Output},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -87,10 +88,10 @@ impl Gateway {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| *name == "host") {
-            request += &format!("host: {}\r\n", self.address);
+            let _ = write!(request, "host: {}\r\n", self.address);
         }
         for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
+            let _ = write!(request, "{name}: {value}\r\n");
         }
         self.raw(&format!("{request}\r\n{body}")).await
     }

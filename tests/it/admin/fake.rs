@@ -200,7 +200,9 @@ impl EventStore for Fake {
         assert!(!self.panics.load(Relaxed), "as asked, with {CANARY}");
         let fitting = all().into_iter().filter(|(event, deliveries)| fits(&filter, event, deliveries));
         let listed = fitting.take(filter.limit).map(|(event, mut deliveries)| {
-            deliveries.iter_mut().for_each(|delivery| delivery.history.clear());
+            for delivery in &mut deliveries {
+                delivery.history.clear();
+            }
             Listed { head: event.head, body_bytes: event.body.len() as u64, copies: event.copies, deliveries }
         });
         let listed = listed.collect();
