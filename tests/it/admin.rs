@@ -5,9 +5,10 @@ mod fake;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    io,
     net::SocketAddr,
     process::{Command, Output},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -398,6 +399,68 @@ async fn an_operator_changes_events_and_hears_what_cannot_be() {
 
     gateway.store.broken.store(true, Relaxed);
     assert_eq!(gateway.post(&path(2, "forget"), "").await.problem(), problem(503, "store_unavailable"));
+}
+
+#[tokio::test]
+async fn what_operators_do_and_try_is_in_the_audit_log() {
+    let log = Log::default();
+    let to = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
+    // The runtime of this test has one thread, so that this holds for the listener, too.
+    let _until_the_end = tracing::subscriber::set_default(subscriber);
+
+    let gateway = Gateway::start(&[(READER, Role::Read), (OPERATOR, Role::Operate)]).await;
+    let path = format!("/api/v1/events/{}/redeliver", event_id(2));
+    for (token, body) in [(OPERATOR, "{\"upstream\":\"orders\"}"), (READER, ""), (OPERATOR, "[")] {
+        let token = format!("Bearer {token}");
+        gateway.ask("POST", &path, &[("authorization", &token), ("content-type", "application/json")], body).await;
+    }
+    let lines = log.lines();
+    let audit: Vec<_> = lines.iter().filter(|line| line["target"] == "audit").collect();
+    let told = |name: &str| audit.iter().map(|line| line[name].as_str().unwrap_or("-")).collect::<Vec<_>>().join(" ");
+    assert_eq!(told("action"), "redeliver redeliver redeliver");
+    assert_eq!(told("event"), [event_id(2).to_string().as_str(); 3].join(" "));
+    assert_eq!(told("by"), "token-2 - token-2");
+    assert_eq!(told("code"), "- role_too_low body_malformed");
+    assert_eq!(told("upstream"), "orders - -");
+    assert!(!lines.iter().any(|line| line.to_string().contains("canary")));
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<Value> {
+        let bytes = self.0.lock().expect("not poisoned").clone();
+        let text = String::from_utf8(bytes).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_keeps_a_connection_by_being_slow() {
+    let gateway = Gateway::open().await;
+    let forget = format!("/api/v1/events/{}/forget", event_id(1));
+    let half_a_body = format!("POST {forget} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{{");
+    for (sent, answer) in [("", ""), ("GET /livez HT", ""), (half_a_body.as_str(), "HTTP/1.1 408")] {
+        let began = Instant::now();
+        let mut stream = TcpStream::connect(gateway.address).await.expect("a connection");
+        stream.write_all(sent.as_bytes()).await.expect("sent");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.expect("the end");
+        assert!(String::from_utf8_lossy(&bytes).starts_with(answer), "{sent}");
+        assert!((10..=25).contains(&began.elapsed().as_secs()), "{sent}: {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
