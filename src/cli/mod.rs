@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 78 configuration.
 
+mod admin;
 mod check;
 mod demo;
 mod echo;
 mod events;
+mod print;
 mod providers;
 mod send;
 mod serve;

@@ -1,10 +1,14 @@
 //! Every metric, declared in one place. Durations are seconds, sizes bytes.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
@@ -58,10 +62,13 @@ pub struct Metrics {
     in_flight: Gauge,
     body_memory: Gauge,
     deliveries: Family<ByUpstreamState, Gauge>,
+    oldest_due_seconds: Family<ByUpstream, Gauge<f64, AtomicU64>>,
     store_bytes: Gauge,
     store_events: Gauge,
     store_keys: Gauge,
     ready: Gauge,
+    /// One exposition at a time: what is counted anew for each must not show half done.
+    exposing: Mutex<()>,
 }
 
 fn seconds() -> Histogram {
@@ -99,6 +106,13 @@ impl Default for Metrics {
         registry.register_with_unit("body_memory", "Bodies in flight", Unit::Bytes, body_memory.clone());
         let deliveries = Family::default();
         registry.register("deliveries", "Deliveries by upstream and state", deliveries.clone());
+        let oldest_due_seconds = Family::default();
+        registry.register_with_unit(
+            "oldest_due",
+            "Age of the oldest due delivery of an upstream; absent if none is due",
+            Unit::Seconds,
+            oldest_due_seconds.clone(),
+        );
         let store_bytes = Gauge::default();
         registry.register_with_unit("store", "Size of the store", Unit::Bytes, store_bytes.clone());
         let store_events = Gauge::default();
@@ -107,6 +121,7 @@ impl Default for Metrics {
         registry.register("store_keys", "Keys known", store_keys.clone());
         let ready = Gauge::default();
         registry.register("ready", "1 if /readyz answers 200", ready.clone());
+        registry.register("build", "What runs", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             registry,
             webhooks,
@@ -121,10 +136,12 @@ impl Default for Metrics {
             in_flight,
             body_memory,
             deliveries,
+            oldest_due_seconds,
             store_bytes,
             store_events,
             store_keys,
             ready,
+            exposing: Mutex::default(),
         }
     }
 }
@@ -169,6 +186,10 @@ impl Metrics {
     pub fn deliveries(&self, upstream: &Arc<str>, state: &'static str, count: u64) {
         self.deliveries.get_or_create(&ByUpstreamState { upstream: upstream.clone(), state }).set(to_i64(count));
     }
+    /// The age of the oldest due delivery of one upstream.
+    pub fn oldest_due(&self, upstream: &Arc<str>, age: Duration) {
+        self.oldest_due_seconds.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(age.as_secs_f64());
+    }
     /// The size of the store.
     pub fn store(&self, bytes: u64, events: u64, keys: u64) {
         self.store_bytes.set(to_i64(bytes));
@@ -178,6 +199,15 @@ impl Metrics {
     /// Whether `/readyz` answers 200.
     pub fn ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
+    }
+    /// As [`Metrics::expose`], after the deliveries were counted anew: `count` calls [`Metrics::deliveries`] and
+    /// [`Metrics::oldest_due`] for all there are, and what it does not mention is gone.
+    pub fn expose_counted(&self, count: impl FnOnce(&Self)) -> String {
+        let _one_at_a_time = self.exposing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.deliveries.clear();
+        self.oldest_due_seconds.clear();
+        count(self);
+        self.expose()
     }
     /// All metrics as text in the OpenMetrics format.
     pub fn expose(&self) -> String {

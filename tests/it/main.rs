@@ -1,4 +1,5 @@
 //! Integration tests, one binary.
 
-mod vectors;
+mod admin;
 mod delivery;
+mod vectors;
