@@ -1,4 +1,6 @@
 //! Integration tests, one binary.
 
+mod counts;
 mod deploy;
+mod fuzz;
 mod tidy;
