@@ -50,6 +50,9 @@ pub struct Problem {
 pub struct Problems {
     files: RefCell<Vec<(PathBuf, String)>>,
     found: RefCell<Vec<Problem>>,
+    /// Every key that was asked for, so that a test can hold the documentation against it.
+    #[cfg(test)]
+    pub(crate) asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl Problems {
@@ -91,14 +94,19 @@ impl Problems {
         found.dedup();
         found
     }
-    /// `file:line:column` of a place; line and column count from 1, columns in characters.
+    /// `file:line:column` of a place.
     pub fn locate(&self, place: &Place) -> String {
+        let (name, line, column) = self.position(place);
+        format!("{}:{line}:{column}", name.display())
+    }
+    /// File, line and column of a place; line and column count from 1, columns in characters.
+    pub fn position(&self, place: &Place) -> (PathBuf, usize, usize) {
         let files = self.files.borrow();
         let (name, text) = &files[place.file.0];
-        let before = &text[..place.span.start.min(text.len())];
+        let before = &text[..text.floor_char_boundary(place.span.start)];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        format!("{}:{line}:{column}", name.display())
+        (name.clone(), line, column)
     }
     /// All problems as text for people, with the source line of each.
     pub fn render(&self, color: bool) -> String {
@@ -118,9 +126,9 @@ impl Problems {
                     let (path, text) = &files[place.file.0];
                     name = path.display().to_string();
                     // One line is shown: a section that spans many is marked at its start.
-                    let start = place.span.start.min(text.len());
+                    let start = text.floor_char_boundary(place.span.start);
                     let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
-                    let span = start..place.span.end.clamp(start, line_end.max(start));
+                    let span = start..text.ceil_char_boundary(place.span.end).clamp(start, line_end);
                     title.element(
                         Snippet::source(text.as_str())
                             .path(name.as_str())

@@ -86,9 +86,24 @@ impl<'p> Section<'p> {
     /// Takes a value untyped.
     pub fn value(&mut self, key: &'static str) -> Option<Value<'p>> {
         self.asked.push(key);
+        #[cfg(test)]
+        self.problems.asked.borrow_mut().insert(self.join(key));
         let at = self.entries.iter().position(|(name, ..)| name == key)?;
         let (_, _, node) = self.entries.remove(at);
         Some(Value { problems: self.problems, path: self.join(key), node })
+    }
+    /// Takes a string that must be one of a few words.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<At<T>> {
+        let value = self.value(key)?;
+        let place = value.place().clone();
+        value.choose(choices).map(|value| At { value, place })
+    }
+    /// Refuses a key that is known and not in this version. `help` says what to do instead.
+    pub fn later(&mut self, key: &'static str, help: &str) {
+        if let Some(at) = self.entries.iter().position(|(name, ..)| name == key) {
+            let (_, place, _) = self.entries.remove(at);
+            self.problems.error(&place, format!("`{}` is not in this version of Hookward", self.join(key)), help);
+        }
     }
     /// Takes a table.
     pub fn section(&mut self, key: &'static str) -> Option<Section<'p>> {
@@ -108,17 +123,15 @@ impl<'p> Section<'p> {
     pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, ..)| name == key)
     }
+    /// Where the value of a key stands that is not yet taken.
+    pub fn peek_place(&self, key: &str) -> Option<Place> {
+        self.entries.iter().find(|(name, ..)| name == key).map(|(_, _, node)| node.place.clone())
+    }
     /// Reports every key that nobody asked for.
     pub fn finish(self) {
         for (name, place, _) in &self.entries {
-            let near = self
-                .asked
-                .iter()
-                .map(|known| (strsim::damerau_levenshtein(name, known), *known))
-                .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-                .min();
-            let help = match near {
-                Some((_, known)) => format!("did you mean `{known}`?"),
+            let help = match nearest(name, self.asked.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`?"),
                 None => {
                     let mut known = self.asked.clone();
                     known.sort_unstable();
@@ -203,10 +216,36 @@ impl<'p> Value<'p> {
             _ => self.wrong("a list", "write it in brackets: [ … ]"),
         }
     }
+    /// One of a few words, or a report.
+    pub fn choose<T: Copy>(self, choices: &[(&'static str, T)]) -> Option<T> {
+        let words = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let Kind::Text(text) = &self.node.kind else {
+            return self.wrong(&format!("one of {words}"), "");
+        };
+        let found = choices.iter().find(|(word, _)| word == text);
+        if found.is_none() {
+            let help = match nearest(text, choices.iter().map(|(word, _)| *word)) {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => format!("write one of {words}"),
+            };
+            self.error(format!("`{}` must be one of {words}", self.path), help);
+        }
+        found.map(|(_, value)| *value)
+    }
     fn wrong<T>(&self, expected: &str, help: &str) -> Option<T> {
         self.error(format!("`{}` must be {expected}, found {}", self.path, self.node.kind_name()), help);
         None
     }
+}
+
+/// The name that `text` was probably meant to be.
+pub fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(text, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// What can be read from a value. An implementation reports what does not fit and returns `None`.
