@@ -188,7 +188,7 @@ fn read_all(
     let defaults = Defaults { limits: &server.limits, horizons, providers: &providers };
     let mut drafts: Vec<Draft> = Vec::new();
     for (name, value) in tables.sources {
-        if let Some(draft) = sources::read(&reader, &defaults, name, value, &mut upstreams) {
+        if let Some(draft) = sources::read(&reader, &defaults, &name, value, &mut upstreams) {
             drafts.push(draft);
         }
     }
@@ -259,7 +259,7 @@ fn with_included<'p>(
         }
         // The paths of one pattern are sorted by glob itself. A pattern may find nothing, a path may not.
         if paths.len() == before && !is_glob {
-            problems.error(&place, format!("`include`: there is no file {}", whole), "paths are relative to this file");
+            problems.error(&place, format!("`include`: there is no file {whole}"), "paths are relative to this file");
         }
     }
     let mut files = vec![main];

@@ -6,9 +6,11 @@
 
 #[cfg(test)]
 mod example;
+mod keys;
 mod load;
 pub mod model;
 mod path;
+mod proof;
 mod provider_seam;
 mod read;
 mod rules;

@@ -71,14 +71,21 @@ fn paths(reader: &Reader<'_>, whole: &Whole<'_>) {
                 "give each a path of its own",
             );
         }
-        if let Some(health) = &whole.server.server.health_path {
-            if path::overlap(health, &draft.path.text) {
-                reader.problems.error(
-                    whole.server.health_place.as_ref().unwrap_or(&draft.path_place),
-                    format!("health probes and source `{}` have the path \"{health}\"", draft.name),
-                    "change one of them; health_path = \"\" turns the probe off",
-                );
+        // Both listeners answer these themselves.
+        for probe in ["/livez", "/readyz"] {
+            if path::overlap(probe, &draft.path.text) {
+                let message = format!("path \"{probe}\" is Hookward's own: health probes are answered there");
+                reader.problems.error(&draft.path_place, message, "give the source another path");
             }
+        }
+        if let Some(health) = &whole.server.server.health_path
+            && path::overlap(health, &draft.path.text)
+        {
+            reader.problems.error(
+                whole.server.health_place.as_ref().unwrap_or(&draft.path_place),
+                format!("health probes and source `{}` have the path \"{health}\"", draft.name),
+                "change one of them; health_path = \"\" turns the probe off",
+            );
         }
     }
 }
@@ -108,17 +115,16 @@ fn modes(reader: &Reader<'_>, whole: &Whole<'_>) {
 
 fn shared_secrets(reader: &Reader<'_>, whole: &Whole<'_>) {
     for (i, draft) in whole.drafts.iter().enumerate() {
-        for first in &whole.drafts[..i] {
-            if draft.allow_shared_secret && first.allow_shared_secret {
-                continue;
-            }
-            let shared = draft.keys.iter().find_map(|(key, place)| {
-                first.keys.iter().find(|(other, _)| other.matches(key.expose())).map(|(_, at)| (place, at))
-            });
-            if let Some((place, at)) = shared {
+        for (key, place) in &draft.keys {
+            let others =
+                whole.drafts[..i].iter().filter(|other| !(draft.allow_shared_secret && other.allow_shared_secret));
+            let same = others.flat_map(|other| other.keys.iter().map(move |(key, place)| (other, key, place)));
+            let first =
+                same.filter(|(_, other, _)| other.matches(key.expose())).map(|(other, _, at)| (other, at)).next();
+            if let Some((other, at)) = first {
                 reader.problems.error(
                     place,
-                    format!("source `{}` has this secret too, at {}", first.name, reader.problems.locate(at)),
+                    format!("source `{}` has this secret too, at {}", other.name, reader.problems.locate(at)),
                     "what is signed for one would pass at the other; use two, or set allow_shared_secret = true at both",
                 );
             }
@@ -186,20 +192,24 @@ impl Memory {
     /// The sum of a configuration.
     pub fn of(config: &Config) -> Self {
         let deliveries = config.upstreams.values().map(|upstream| upstream.concurrency).sum();
-        Self::sum(&config.server.limits, &config.store, &config.replay, deliveries)
+        let answers = config.sources.values().any(|source| source.mode != Mode::Queue);
+        Self::sum(&config.server.limits, &config.store, &config.replay, deliveries, answers)
     }
-    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: usize) -> Self {
+    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: usize, answers: bool) -> Self {
         let part = |name, how, bytes| Part { name, how, bytes };
         let times = |count: usize, bytes: u64| bytes.saturating_mul(count as u64);
         let delivery_bytes = limits.body_bytes_max.saturating_add(ANSWER_BYTES);
         let mut parts = vec![
             part("bodies", "body_memory_max", limits.body_memory_max),
             part("connections", "connections_max × 80 KiB", times(limits.connections_max, CONNECTION_BYTES)),
-            part("answers", "in_flight_max × 64 KiB", times(limits.in_flight_max, ANSWER_BYTES)),
             part("deliveries", "sum of concurrency × (body_bytes_max + 64 KiB)", times(deliveries, delivery_bytes)),
             part("known keys", "replay.capacity × 200 B", times(replay.capacity, ENTRY_BYTES)),
             part("program", "and the store's cache", BASE_BYTES),
         ];
+        if answers {
+            let bytes = times(limits.in_flight_max, ANSWER_BYTES);
+            parts.push(part("answers", "in_flight_max × 64 KiB, of modes respond and proxy", bytes));
+        }
         if store.engine == Engine::Memory {
             parts.push(part("store", "disk_bytes_max, of engine = \"memory\"", store.disk_bytes_max));
         }
@@ -214,7 +224,8 @@ impl Memory {
 fn memory(reader: &Reader<'_>, whole: &Whole<'_>) {
     let limits = &whole.server.limits;
     let deliveries = whole.upstreams.iter().map(|at| at.upstream.concurrency).sum();
-    let memory = Memory::sum(limits, whole.store, whole.replay, deliveries);
+    let answers = whole.drafts.iter().any(|draft| draft.mode != Mode::Queue);
+    let memory = Memory::sum(limits, whole.store, whole.replay, deliveries, answers);
     if memory.total() <= memory.max {
         return;
     }

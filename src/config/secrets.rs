@@ -64,7 +64,11 @@ impl SecretText {
     ) -> Option<Secret> {
         let secret = self.decode(reader, KeyFormat::Utf8)?;
         if let Err(why) = fits(self.text.as_ref()?) {
-            reader.problems.error(&self.place, format!("this secret can never match: {why}"), "");
+            reader.problems.error(
+                &self.place,
+                format!("this secret can never match: {why}"),
+                "correct it here and at the provider",
+            );
         }
         Some(secret)
     }
@@ -151,10 +155,10 @@ pub(super) fn read_open(reader: &Reader<'_>, section: &mut Section<'_>, default_
             );
         }
     }
-    if let Some((from, until)) = not_before.as_ref().zip(expires_at.as_ref()) {
-        if from.value >= until.value {
-            problems.error(&until.place, "`expires_at` is not after `not_before`", "this secret would never be used");
-        }
+    if let Some((from, until)) = not_before.as_ref().zip(expires_at.as_ref())
+        && from.value >= until.value
+    {
+        problems.error(&until.place, "`expires_at` is not after `not_before`", "this secret would never be used");
     }
     if let Some(at) = expires_at.as_ref().filter(|at| at.value <= reader.options.now) {
         problems.warn(&at.place, "this secret has expired", "take it out, or move `expires_at`");
@@ -237,7 +241,11 @@ fn read_env(reader: &Reader<'_>, name: &At<String>) -> Option<Zeroizing<String>>
 
 fn read_credential(reader: &Reader<'_>, name: &At<String>) -> Option<Zeroizing<String>> {
     if name.contains('/') || name.is_empty() || name.starts_with('.') {
-        reader.problems.error(&name.place, "`credential` must be the name of a credential, not a path", "");
+        reader.problems.error(
+            &name.place,
+            "`credential` must be the name of a credential, not a path",
+            "the name before the `:` in LoadCredential=",
+        );
         return None;
     }
     let Some(directory) = reader.options.environment.get("CREDENTIALS_DIRECTORY") else {

@@ -201,14 +201,14 @@ fn read_log(reader: &Reader<'_>, mut section: Section<'_>) -> Log {
     let standard = Log::default();
     let format = section.choice("format", &FORMATS).map_or(standard.format, |at| at.value);
     let level = section.read::<String>("level");
-    if let Some(at) = &level {
-        if !is_filter(at) {
-            reader.problems.error(
+    if let Some(at) = &level
+        && !is_filter(at)
+    {
+        reader.problems.error(
                 &at.place,
                 format!("`log.level`: \"{}\" is not a level", at.value),
                 "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or a filter such as \"info,hookward::delivery=debug\"",
             );
-        }
     }
     section.finish();
     Log { format, level: level.map_or(standard.level, |at| at.value) }

@@ -1,31 +1,24 @@
 //! `[sources.NAME]`: one table read against its provider's facts.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
-
-use http::HeaderName;
-use ipnet::IpNet;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
+    keys,
     load::{Reader, SourceNote, resolve_provider},
     model::{Limits, Mode, PathTemplate, Rate, Source},
-    path,
-    provider_seam::{self as seam, CredentialPlace, Facts},
-    read,
-    secrets::{self, SecretText},
-    server,
+    path, proof,
+    provider_seam::{self as seam, Facts},
+    read, secrets, server,
     store::Horizons,
     upstreams::{self, UpstreamRead},
 };
 use crate::{
-    document::{At, Place, Problems, Section, Value, nearest},
+    document::{At, Place, Problems, Section, Value, format_duration, nearest},
     event::{Name, OnConflict, OnResend},
     preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider},
     secret::Secret,
-    verify::{EventKey, KeyPart, KeyPlan, Keyring, Scheme, Tolerance},
+    verify::Keyring,
 };
-
-/// Parts of an event key; more would be a mistake.
-const KEY_PARTS_MAX: usize = 16;
 
 /// What a source falls back to.
 #[derive(Debug)]
@@ -55,7 +48,7 @@ pub(super) struct Draft {
 pub(super) fn read(
     reader: &Reader<'_>,
     defaults: &Defaults<'_>,
-    name: At<String>,
+    name: &At<String>,
     value: Value<'_>,
     upstreams: &mut Vec<UpstreamRead>,
 ) -> Option<Draft> {
@@ -73,14 +66,14 @@ pub(super) fn read(
     let mode_place = section.peek_place("mode").unwrap_or_else(|| name.place.clone());
     let modes = [("queue", Mode::Queue), ("respond", Mode::Respond), ("proxy", Mode::Proxy)];
     let mode = section.choice("mode", &modes).map_or(Mode::Queue, |at| at.value);
-    let upstream_names = read_upstreams(reader, &mut section, &name, upstreams);
+    let upstream_names = read_upstreams(reader, &mut section, name, upstreams);
 
     let has_secrets = section.has("secrets");
     let secrets = secrets::read_list(reader, &mut section);
-    let written = Written { has_secrets, path: &path, path_place: &path_text.place };
-    let proof = read_proof(reader.problems, &mut section, facts.as_ref(), &written);
+    let written = proof::Written { has_secrets, path: &path, path_place: &path_text.place };
+    let proof = proof::read(reader.problems, &mut section, facts.as_ref(), &written);
     let allow_shared_secret = section.read_or("allow_shared_secret", false);
-    let keyring = decode_keys(reader, &secrets, provider.as_deref(), &proof);
+    let keyring = proof::decode(reader, &secrets, provider.as_deref(), &proof);
     let note = SourceNote {
         verification: proof.description.clone(),
         secrets: secrets.iter().map(|secret| secret.note.clone()).collect(),
@@ -98,8 +91,9 @@ pub(super) fn read(
         }
     }
     let timed = facts.as_ref().is_some_and(|facts| facts.timed && !proof.is_guard);
-    let tolerance = read_tolerance(&mut section, provider.as_deref(), facts.as_ref());
-    let key_plan = read_keys(&mut section, &name, provider.as_deref(), facts.as_ref(), tolerance, &defaults.horizons);
+    let tolerance = keys::read_tolerance(&mut section, provider.as_deref(), facts.as_ref());
+    let key_plan =
+        keys::read_plan(&mut section, name, provider.as_deref(), facts.as_ref(), tolerance, &defaults.horizons);
     let policy = read_policy(&mut section, provider.as_deref(), facts.as_ref());
     let limits = read_bounds(&mut section, provider.as_deref(), defaults.limits);
     let proxy_status = section.choice("proxy_status", &[("mapped", false), ("raw", true)]);
@@ -157,7 +151,7 @@ pub(super) fn read(
 
 /// The deadline less a margin for the way back: a fifth, at most a second.
 fn answer_within(deadline: Duration) -> Duration {
-    deadline - (deadline / 5).min(Duration::from_secs(1))
+    deadline.checked_sub((deadline / 5).min(Duration::from_secs(1))).unwrap()
 }
 
 /// `upstream = "name or URL"` or `upstreams = ["a", "b"]`.
@@ -170,8 +164,12 @@ fn read_upstreams(
     const HELP: &str = "write upstream = \"http://127.0.0.1:9000/\", or the name of an [upstreams.NAME]";
     let problems = reader.problems;
     let has_list = section.has("upstreams");
-    let mut names = Vec::new();
-    if let Some(at) = section.read::<String>("upstream") {
+    let mut names: Vec<At<String>> = Vec::new();
+    if !section.has("upstream") {
+        if !has_list {
+            section.required::<String>("upstream", HELP);
+        }
+    } else if let Some(at) = section.read::<String>("upstream") {
         if has_list {
             problems.error(&at.place, "`upstream` and `upstreams` are both set", "put all names into `upstreams`");
         }
@@ -193,9 +191,6 @@ fn read_upstreams(
         } else {
             names.push(at);
         }
-    } else if !has_list {
-        // Present but of the wrong type was reported.
-        section.required::<String>("upstream", HELP);
     }
     if let Some(value) = section.value("upstreams") {
         let place = value.place().clone();
@@ -237,180 +232,13 @@ fn read_upstreams(
         .collect()
 }
 
-/// How a source proves its requests.
-#[derive(Debug)]
-struct Proof {
-    /// `None`: the provider's own.
-    scheme: Option<Scheme>,
-    place: Option<CredentialPlace>,
-    is_guard: bool,
-    allow: Vec<IpNet>,
-    description: String,
-}
-
-/// What of a source `read_proof` goes by.
-#[derive(Debug)]
-struct Written<'a> {
-    /// Whether secrets were written, right or wrong: what is wrong with them was reported.
-    has_secrets: bool,
-    path: &'a PathTemplate,
-    path_place: &'a Place,
-}
-
-/// A signed provider needs its secret; one that signs nothing needs a guard, unless the user accepts that.
-fn read_proof(problems: &Problems, section: &mut Section<'_>, facts: Option<&Facts>, written: &Written<'_>) -> Proof {
-    let Written { has_secrets, path, path_place } = *written;
-    let guard = section.read::<String>("guard");
-    let accept_unverified = section.read::<bool>("accept_unverified");
-    let allow = read_allow(problems, section);
-    let mut proof = Proof { scheme: None, place: None, is_guard: false, allow, description: String::new() };
-    let Some(facts) = facts else { return proof };
-    let place = section.place().clone();
-    let has_token = path.around_token.is_some();
-
-    if facts.signed {
-        proof.description = facts.description.clone();
-        if has_token {
-            let help = "take {token} out of `path`: the signature is the proof";
-            problems.error(path_place, "this provider signs its webhooks and needs no {token} in its path", help);
-        }
-        if let Some(at) = &guard {
-            let help = "take it out: the signature is the proof";
-            problems.error(&at.place, "`guard` is for providers that sign nothing, and this one signs", help);
-        }
-        if let Some(at) = accept_unverified.filter(|at| at.value) {
-            let help = "take it out and set `secrets`";
-            problems.error(
-                &at.place,
-                "`accept_unverified` is for providers that sign nothing, and this one signs",
-                help,
-            );
-        }
-        if !has_secrets {
-            problems.error(
-                &place,
-                "this provider signs its webhooks and the source has no secret",
-                "add secrets = [{ file = \"…\" }] with the secret that the provider shows",
-            );
-        }
-        return proof;
-    }
-
-    let chosen = guard.as_ref().and_then(|at| read_guard(problems, at));
-    if chosen == Some(CredentialPlace::PathToken) && !has_token {
-        problems.error(
-            path_place,
-            "`guard` is \"token\" and there is no {token} in the path",
-            format!("write path = \"{}/{{token}}\"", path.text),
-        );
-    }
-    if has_token && chosen.as_ref().is_some_and(|place| *place != CredentialPlace::PathToken) {
-        let at = guard.as_ref().map_or(path_place, |at| &at.place);
-        problems.error(at, "there are two guards: this one, and {token} in the path", "keep one of them");
-    }
-    let token = has_token.then_some(CredentialPlace::PathToken);
-    proof.place = chosen.or(token).or_else(|| facts.credential.clone());
-    if let Some(place) = &proof.place {
-        proof.is_guard = facts.credential.as_ref() != Some(place);
-        proof.scheme = proof.is_guard.then(|| seam::guard_scheme(place));
-        proof.description = describe_guard(place);
-    }
-    match (&proof.place, !has_secrets) {
-        (Some(_), false) => {}
-        (Some(place), true) => {
-            let open = accept_unverified.is_some_and(|at| at.value) || !proof.allow.is_empty();
-            let written = guard.is_some() || has_token;
-            if written || !open {
-                problems.error(
-                    &section.place().clone(),
-                    format!("the guard ({}) has no secret to compare with", describe_guard(place)),
-                    "add secrets = [{ file = \"…\" }]",
-                );
-            } else {
-                open_up(&mut proof);
-            }
-        }
-        (None, false) => problems.error(
-            &section.place().clone(),
-            "the secrets of this source are compared with nothing: its provider signs nothing",
-            format!("add {{token}} to its path, such as \"{}/{{token}}\", or guard = \"header:NAME\" or \"basic\"", path.text),
-        ),
-        (None, true) if accept_unverified.is_some_and(|at| at.value) || !proof.allow.is_empty() => open_up(&mut proof),
-        (None, true) => problems.error(
-            &section.place().clone(),
-            "anybody could send to this source: its provider signs nothing, and there is no guard",
-            format!(
-                "write path = \"{}/{{token}}\" and secrets = [{{ file = \"…\" }}]; or allow = [\"…\"]; or accept_unverified = true",
-                path.text
-            ),
-        ),
-    }
-    proof
-}
-
-fn open_up(proof: &mut Proof) {
-    proof.place = None;
-    proof.is_guard = true;
-    proof.scheme = Some(seam::open_scheme());
-    proof.description =
-        if proof.allow.is_empty() { "none: anybody may send" } else { "none: by address only" }.to_owned();
-}
-
-fn describe_guard(place: &CredentialPlace) -> String {
-    match place {
-        CredentialPlace::PathToken => "token in the path".to_owned(),
-        CredentialPlace::Basic => "basic authentication".to_owned(),
-        CredentialPlace::Header(name) => format!("value of the header {name}"),
-    }
-}
-
-fn read_guard(problems: &Problems, at: &At<String>) -> Option<CredentialPlace> {
-    const HELP: &str = "write \"token\", \"basic\" or \"header:NAME\"";
-    match at.value.split_once(':') {
-        None if at.value == "token" => Some(CredentialPlace::PathToken),
-        None if at.value == "basic" => Some(CredentialPlace::Basic),
-        Some(("header", name)) => {
-            let header = HeaderName::try_from(name.trim()).ok();
-            if header.is_none() {
-                problems.error(&at.place, format!("`guard`: \"{name}\" is not the name of a header"), HELP);
-            }
-            header.map(CredentialPlace::Header)
-        }
-        _ => {
-            problems.error(&at.place, format!("`guard`: \"{}\" is not a guard", at.value), HELP);
-            None
-        }
-    }
-}
-
-fn decode_keys(
-    reader: &Reader<'_>,
-    secrets: &[SecretText],
-    provider: Option<&Provider>,
-    proof: &Proof,
-) -> Vec<(crate::verify::SecretKey, Place)> {
-    let Some(provider) = provider else { return Vec::new() };
-    let decode = |secret: &SecretText| match &proof.place {
-        None => secret.decode(reader, provider.key_format),
-        Some(CredentialPlace::PathToken) => secret.credential(reader, path::token_fits),
-        Some(CredentialPlace::Basic) => secret.credential(reader, |text| {
-            if text.contains(':') { Ok(()) } else { Err("basic authentication is \"user:password\"") }
-        }),
-        Some(CredentialPlace::Header(_)) => secret.credential(reader, |text| {
-            let fits = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text;
-            if fits { Ok(()) } else { Err("the value of a header has neither line ends nor spaces around it") }
-        }),
-    };
-    secrets.iter().filter_map(|secret| Some((secret.key(decode(secret)?), secret.place.clone()))).collect()
-}
-
 /// `deadline` and `retries`: the customer's settings at the provider.
 fn read_sender(section: &mut Section<'_>, provider: &mut Arc<Provider>) {
     let problems = section.problems();
     let place = section.peek_place("deadline");
     let deadline = read::duration(section, "deadline", provider.sender.deadline);
     if let Some(place) = place.filter(|_| deadline > provider.sender.deadline) {
-        let known = crate::document::format_duration(provider.sender.deadline);
+        let known = format_duration(provider.sender.deadline);
         problems.warn(
             &place,
             format!("{} is known to wait for {known} only: a later answer counts as a failure there", provider.title),
@@ -435,133 +263,6 @@ fn read_sender(section: &mut Section<'_>, provider: &mut Arc<Provider>) {
         changed.sender.deadline = deadline;
         changed.sender.retry_span = retry_span;
     }
-}
-
-fn read_tolerance(section: &mut Section<'_>, provider: Option<&Provider>, facts: Option<&Facts>) -> Tolerance {
-    let preset = provider.and_then(|provider| provider.tolerance);
-    let standard = preset.unwrap_or(Tolerance { past: Duration::ZERO, future: Duration::ZERO });
-    let Some(value) = section.value("tolerance") else { return standard };
-    if facts.is_some_and(|facts| !facts.timed) {
-        value.error("`tolerance` is set and this provider signs no time", "take it out: there is nothing to compare");
-    }
-    let Some(mut section) = value.section() else { return standard };
-    let tolerance = Tolerance {
-        past: read::duration(&mut section, "past", standard.past),
-        future: section.read_or("future", standard.future),
-    };
-    section.finish();
-    tolerance
-}
-
-fn read_keys(
-    section: &mut Section<'_>,
-    name: &At<String>,
-    provider: Option<&Provider>,
-    facts: Option<&Facts>,
-    tolerance: Tolerance,
-    horizons: &Horizons,
-) -> KeyPlan {
-    let problems = section.problems();
-    let preset_key = provider.map_or(EventKey::Body, |provider| provider.event_key.clone());
-    let event_key = section.value("event_key").and_then(|value| read_event_key(value, facts)).unwrap_or(preset_key);
-    let scope: Arc<str> = match section.read::<String>("scope") {
-        Some(at) if at.is_empty() => {
-            problems.error(&at.place, "`scope` is empty", "leave it out: a source has a scope of its own");
-            at.value.into()
-        }
-        Some(at) => at.value.into(),
-        None => name.value.as_str().into(),
-    };
-    let retry_span = provider.and_then(|provider| provider.sender.retry_span);
-    let own_place = section.peek_place("event_horizon");
-    let standard = retry_span.map_or(horizons.event, |span| horizons.event.max(span + span / 2));
-    let event_horizon = read::duration(section, "event_horizon", standard);
-
-    let window = tolerance.past + tolerance.future;
-    let place = own_place.as_ref().or(horizons.event_place.as_ref());
-    if let Some(place) = place.filter(|_| event_horizon < window) {
-        problems.error(
-            place,
-            format!("event keys of source `{}` would be forgotten while their timestamps still pass", name.value),
-            format!("make it at least past + future tolerance: {}", crate::document::format_duration(window)),
-        );
-    }
-    let untimed = facts.is_some_and(|facts| !facts.timed);
-    let short = |horizon: Duration| retry_span.filter(|span| horizon < *span);
-    for (place, span) in [
-        own_place.as_ref().zip(short(event_horizon)),
-        horizons.untimed_place.as_ref().zip(short(horizons.untimed).filter(|_| untimed)),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        problems.warn(
-            place,
-            format!(
-                "keys of source `{}` are forgotten before its provider gives up trying again ({})",
-                name.value,
-                crate::document::format_duration(span)
-            ),
-            "a late retry would be delivered twice; make it longer",
-        );
-    }
-    KeyPlan {
-        replay_scope: scope.clone(),
-        scope,
-        event_key,
-        tolerance,
-        untimed_horizon: horizons.untimed,
-        event_horizon,
-    }
-}
-
-/// `"body"`, `"none"`, `"/pointer"`, `"header:NAME"`, or a list of the last two.
-fn read_event_key(value: Value<'_>, facts: Option<&Facts>) -> Option<EventKey> {
-    match value.as_text() {
-        Some("body") => return Some(EventKey::Body),
-        Some("none") => return Some(EventKey::None),
-        Some(_) => return read_key_part(&value, facts).map(|part| EventKey::Parts(vec![part])),
-        None => {}
-    }
-    let seen = value.clone();
-    let items = value.list()?;
-    if items.is_empty() || items.len() > KEY_PARTS_MAX {
-        seen.error(
-            format!("`event_key` must have 1 to {KEY_PARTS_MAX} parts"),
-            "write \"none\" to turn it off, \"body\" for the digest of the body",
-        );
-        return None;
-    }
-    items.iter().map(|item| read_key_part(item, facts)).collect::<Option<Vec<_>>>().map(EventKey::Parts)
-}
-
-fn read_key_part(value: &Value<'_>, facts: Option<&Facts>) -> Option<KeyPart> {
-    const HELP: &str =
-        "write \"body\", \"none\", a JSON pointer such as \"/id\", \"header:NAME\", or a list of pointers";
-    let text = value.clone().get::<String>()?;
-    if let Some(name) = text.strip_prefix("header:") {
-        let Ok(header) = HeaderName::try_from(name.trim()) else {
-            value.error(format!("`event_key`: \"{name}\" is not the name of a header"), HELP);
-            return None;
-        };
-        if facts.is_some_and(|facts| !facts.signed_headers.contains(&header)) {
-            value.error(
-                format!("`event_key`: this provider does not sign the header `{header}`"),
-                "whoever replays a webhook could change it; use a JSON pointer into the body, or \"body\"",
-            );
-        }
-        return Some(KeyPart::Header(header));
-    }
-    if !is_pointer(&text) {
-        value.error(format!("`event_key`: \"{text}\" is not a JSON pointer"), HELP);
-        return None;
-    }
-    Some(KeyPart::Json(text))
-}
-
-/// RFC 6901, not the whole document, and of sane length.
-fn is_pointer(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= 256 && text.split('~').skip(1).all(|after| after.starts_with(['0', '1']))
 }
 
 /// What a source does in each situation.
@@ -604,7 +305,7 @@ fn read_policy(section: &mut Section<'_>, provider: Option<&Provider>, facts: Op
         |status| provider.is_some_and(|p| p.sender.drops.contains(&status) || p.sender.disables_after.is_some());
     let on_mismatch = section.choice("on_mismatch", &mismatches);
     if let Some(at) = on_mismatch.as_ref().filter(|at| at.value == OnMismatch::Reject && drops(401)) {
-        let message = "with a wrong secret here, events are lost: this provider takes 401 for final";
+        let message = "with a wrong secret here, events are lost: on 401 this provider drops them, or disables itself";
         problems.warn(&at.place, message, format!("{LOST} \"retry\""));
     }
     let on_stale = section.choice("on_stale", &stales);
@@ -613,7 +314,7 @@ fn read_policy(section: &mut Section<'_>, provider: Option<&Provider>, facts: Op
             let help = "take it out: nothing can be stale";
             problems.error(&at.place, "`on_stale` is set and this provider signs no time", help);
         } else if at.value == OnStale::Reject && drops(401) {
-            let message = "an event that comes late is lost: this provider takes 401 for final";
+            let message = "an event that comes late is lost: on 401 this provider drops it, or disables itself";
             problems.warn(&at.place, message, format!("{LOST} \"hold\" or \"retry\""));
         }
     }
@@ -641,7 +342,7 @@ fn read_items(mut section: Section<'_>) -> Option<Items> {
     const HELP: &str = "write items = { each = \"/Data\", key = [\"/Type\", \"/Number\"] }";
     let problems = section.problems();
     let pointer = |at: &At<String>| {
-        if !is_pointer(at) {
+        if !keys::is_pointer(at) {
             problems.error(&at.place, format!("`items`: \"{}\" is not a JSON pointer", at.value), HELP);
         }
     };
@@ -697,31 +398,6 @@ fn read_rate(mut section: Section<'_>) -> Option<Rate> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates in a cast")]
     let burst = burst.map_or(per_second.ceil() as u32, |at| at.value);
     Some(Rate { per_second, burst })
-}
-
-fn read_allow(problems: &Problems, section: &mut Section<'_>) -> Vec<IpNet> {
-    const HELP: &str = "write addresses or networks, such as \"203.0.113.7\" or \"203.0.113.0/24\"";
-    let Some(value) = section.value("allow") else { return Vec::new() };
-    let place = value.place().clone();
-    let items = value.list();
-    if items.as_ref().is_some_and(Vec::is_empty) {
-        problems.error(&place, "`allow` is empty: nobody could send", "leave it out to allow every address");
-    }
-    let mut networks = Vec::new();
-    for item in items.unwrap_or_default() {
-        let place = item.place().clone();
-        let Some(text) = item.get::<String>() else { continue };
-        // A bare address is a network of itself, 32 bits long or 128.
-        match text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>()) {
-            Ok(network) if network.addr() != network.network() => {
-                let help = format!("write \"{}\"", network.trunc());
-                problems.error(&place, format!("`allow`: \"{text}\" names an address inside a network"), help);
-            }
-            Ok(network) => networks.push(network),
-            Err(_) => problems.error(&place, format!("`allow`: \"{text}\" is not an address or network"), HELP),
-        }
-    }
-    networks
 }
 
 fn warn_about_proxy_keys(

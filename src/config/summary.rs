@@ -175,7 +175,9 @@ fn of_source(source: &Source, verification: &str, secrets: &[SecretNote]) -> Gro
         let (past, future) = (format_duration(source.tolerance.past), format_duration(source.tolerance.future));
         lines.push(("timestamp", format!("at most {past} old or {future} ahead, else {}", stale(source.on_stale))));
     }
-    lines.push(("mismatch", mismatch(source.on_mismatch).to_owned()));
+    if !secrets.is_empty() {
+        lines.push(("mismatch", mismatch(source.on_mismatch).to_owned()));
+    }
     if !source.allow.is_empty() {
         lines.push(("only from", join(source.allow.iter())));
     }

@@ -35,7 +35,7 @@ pub(super) fn mask_secrets(text: &str) -> String {
             }
             // A comment may be a line that was commented out.
             TokenKind::Comment if names_secret(word) || word.contains("://") => {
-                hide(&mut shown[range.start + 1..range.end])
+                hide(&mut shown[range.start + 1..range.end]);
             }
             _ if nests.is_empty() && header_is_open(text, &tokens[..i]) => {}
             TokenKind::Atom | TokenKind::BasicString | TokenKind::LiteralString if is_key(&tokens[i + 1..]) => {
@@ -50,12 +50,14 @@ pub(super) fn mask_secrets(text: &str) -> String {
             | TokenKind::LiteralString
             | TokenKind::MlBasicString
             | TokenKind::MlLiteralString => {
-                // A bare `secret` where no key can be: the `=` is missing, what follows is its value.
-                let harmless = token.kind() == TokenKind::Atom && matches!(word, "true" | "false");
-                if value_is_secret && !harmless {
+                // A bare `secret` where no key can be: the `=` is missing, what follows is its value. Or a quote too
+                // much or too few made a string of the assignment.
+                let (is_bare, names) = (token.kind() == TokenKind::Atom, names_secret(word));
+                let swallowed = !is_bare && names && word.contains('=');
+                if (value_is_secret || swallowed) && !(is_bare && matches!(word, "true" | "false")) {
                     hide(&mut shown[range.clone()]);
                 }
-                value_is_secret |= token.kind() == TokenKind::Atom && names_secret(word);
+                value_is_secret |= swallowed || (is_bare && names);
                 hide_user(&mut shown[range]);
             }
             _ => {}
@@ -154,6 +156,8 @@ mod tests {
             "a = 1 # was http://me:canary@host",
             "ecrets = [{ alue = \"canary\" }]",
             "[secret\ncanary]",
+            "provider = \"a\"'secrets = [{ value = \"canary\" }]",
+            "provider = \"price2'secrets = [{ value = \"canary\" }]",
         ] {
             let shown = mask_secrets(text);
             assert!(!shown.contains("canary"), "{shown}");

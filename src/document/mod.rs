@@ -27,11 +27,14 @@ pub fn parse<'p>(problems: &'p Problems, name: impl Into<PathBuf>, text: &str) -
     let file = problems.add_file(name.into(), shown);
     for error in errors {
         let place = Place::new(file, error.span().unwrap_or(0..0));
-        problems.error(&place, format!("failed to read this as TOML: {}", error.message()), "");
+        problems.error(&place, format!("failed to read this as TOML: {}", error.message()), SYNTAX_HELP);
     }
     let root = Node::from_toml(file, span, DeValue::Table(table.into_inner()));
     Section::root(problems, root)
 }
+
+const SYNTAX_HELP: &str =
+    "look for a missing quote, bracket or comma here or just before; problems below may be its echo";
 
 /// One value of a document, owned, with its place.
 #[derive(Clone, Debug)]

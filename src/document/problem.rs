@@ -74,6 +74,7 @@ impl Problems {
         self.push(Severity::Error, None, message.into(), help.into());
     }
     fn push(&self, severity: Severity, place: Option<Place>, message: String, help: String) {
+        let (message, help) = (one_line(message), one_line(help));
         self.found.borrow_mut().push(Problem { severity, place, message, help });
     }
     /// How many errors there are.
@@ -107,6 +108,12 @@ impl Problems {
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         (name.clone(), line, column)
+    }
+    /// A key as messages may call it: beside a syntax error a secret may have become a key, and is masked there.
+    pub(crate) fn shown_name<'n>(&self, place: &Place, name: &'n str) -> &'n str {
+        let shows =
+            self.files.borrow()[place.file.0].1.get(place.span.clone()).is_some_and(|shown| shown.contains(name));
+        if shows { name } else { "…" }
     }
     /// All problems as text for people, with the source line of each.
     pub fn render(&self, color: bool) -> String {
@@ -143,5 +150,15 @@ impl Problems {
             out.push_str("\n\n");
         }
         out
+    }
+}
+
+/// A missing quote makes one value of many lines, secrets among them, and a message may quote a value: only its
+/// first line is said. Longer than a page is no message either.
+fn one_line(text: String) -> String {
+    const CHARS_MAX: usize = 1000;
+    match text.char_indices().enumerate().find(|(n, (_, c))| c.is_control() || *n == CHARS_MAX) {
+        Some((_, (end, _))) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

@@ -114,7 +114,7 @@ impl<'p> Section<'p> {
         std::mem::take(&mut self.entries)
             .into_iter()
             .map(|(name, place, node)| {
-                let path = self.join(&name);
+                let path = self.join(self.problems.shown_name(&place, &name));
                 (At { value: name, place }, Value { problems: self.problems, path, node })
             })
             .collect()
@@ -130,16 +130,19 @@ impl<'p> Section<'p> {
     /// Reports every key that nobody asked for.
     pub fn finish(self) {
         for (name, place, _) in &self.entries {
-            let help = match nearest(name, self.asked.iter().copied()) {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => {
-                    let mut known = self.asked.clone();
-                    known.sort_unstable();
-                    known.dedup();
-                    format!("known keys here: {}", known.join(", "))
-                }
+            let help = if let Some(known) = nearest(name, self.asked.iter().copied()) {
+                format!("did you mean `{known}`?")
+            } else {
+                let mut known = self.asked.clone();
+                known.sort_unstable();
+                known.dedup();
+                format!("known keys here: {}", known.join(", "))
             };
-            self.problems.error(place, format!("unknown key `{name}`{}", self.within()), help);
+            self.problems.error(
+                place,
+                format!("unknown key `{}`{}", self.problems.shown_name(place, name), self.within()),
+                help,
+            );
         }
     }
     fn join(&self, key: &str) -> String {
@@ -220,7 +223,7 @@ impl<'p> Value<'p> {
     pub fn choose<T: Copy>(self, choices: &[(&'static str, T)]) -> Option<T> {
         let words = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         let Kind::Text(text) = &self.node.kind else {
-            return self.wrong(&format!("one of {words}"), "");
+            return self.wrong(&format!("one of {words}"), "with the quotes");
         };
         let found = choices.iter().find(|(word, _)| word == text);
         if found.is_none() {
@@ -258,6 +261,7 @@ impl FromValue for String {
     fn from_value(value: Value<'_>) -> Option<Self> {
         match &value.node.kind {
             Kind::Text(text) => Some(text.clone()),
+            Kind::Array(_) => value.wrong("a string", "one, in quotes, without brackets"),
             _ => value.wrong("a string", "put it in quotes"),
         }
     }
@@ -282,7 +286,7 @@ impl FromValue for u64 {
     fn from_value(value: Value<'_>) -> Option<Self> {
         match value.node.kind {
             Kind::Integer(Some(n)) if n >= 0 => u64::try_from(n).ok(),
-            Kind::Integer(_) => value.wrong("a number from 0 to 9223372036854775807", ""),
+            Kind::Integer(_) => value.wrong("a number from 0 to 9223372036854775807", "without a sign"),
             _ => value.wrong("a whole number", "without quotes or unit"),
         }
     }
@@ -292,7 +296,7 @@ impl FromValue for u32 {
     fn from_value(value: Value<'_>) -> Option<Self> {
         let seen = value.clone();
         let n = u64::from_value(value)?;
-        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 4294967296", ""))
+        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 4294967296", "write a smaller one"))
     }
 }
 
@@ -300,7 +304,7 @@ impl FromValue for u16 {
     fn from_value(value: Value<'_>) -> Option<Self> {
         let seen = value.clone();
         let n = u64::from_value(value)?;
-        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 65536", ""))
+        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 65536", "write a smaller one"))
     }
 }
 
