@@ -1,5 +1,27 @@
 //! The configuration: read with every problem at once, then one model that the rest sees.
+//!
+//! [`load`] reads a file and what it includes; each table has its file here, which knows the table's keys,
+//! defaults and rules; `rules` holds the whole together. Nothing stops at the first problem, and there is a
+//! [`Config`] only if there is no error. [`Summary`] says what a configuration means, for people and programs.
 
+#[cfg(test)]
+mod example;
+mod keys;
+mod load;
 pub mod model;
+mod path;
+mod proof;
+mod providers;
+mod read;
+mod rules;
+mod secrets;
+mod server;
+mod sources;
+mod store;
+mod summary;
+mod upstreams;
 
+pub use load::{Environment, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load};
 pub use model::{Config, Source, Upstream};
+pub use rules::Memory;
+pub use summary::Summary;

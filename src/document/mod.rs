@@ -5,6 +5,7 @@
 //! unknown key, with the nearest known one. A value of the wrong type is reported where it stands, and reading
 //! goes on, so that one run shows all problems. Secrets written inline are masked in every rendered line.
 
+mod mask;
 mod problem;
 mod section;
 mod units;
@@ -14,7 +15,7 @@ use std::{ops::Range, path::PathBuf};
 use toml::de::{DeTable, DeValue};
 
 pub use problem::{FileId, Place, Problem, Problems, Severity};
-pub use section::{At, FromValue, Section, Size, Value};
+pub use section::{At, FromValue, Section, Size, Value, nearest};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// Parses `text` and returns its top level. Syntax errors go to `problems`; what could be read is still
@@ -22,15 +23,18 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 pub fn parse<'p>(problems: &'p Problems, name: impl Into<PathBuf>, text: &str) -> Section<'p> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let span = table.span();
-    let shown = mask_secrets(text, table.get_ref(), !errors.is_empty());
+    let shown = mask::mask_secrets(text);
     let file = problems.add_file(name.into(), shown);
     for error in errors {
         let place = Place::new(file, error.span().unwrap_or(0..0));
-        problems.error(&place, format!("failed to read this as TOML: {}", error.message()), "");
+        problems.error(&place, format!("failed to read this as TOML: {}", error.message()), SYNTAX_HELP);
     }
     let root = Node::from_toml(file, span, DeValue::Table(table.into_inner()));
     Section::root(problems, root)
 }
+
+const SYNTAX_HELP: &str =
+    "look for a missing quote, bracket or comma here or just before; problems below may be its echo";
 
 /// One value of a document, owned, with its place.
 #[derive(Clone, Debug)]
@@ -93,63 +97,6 @@ impl Node {
             Kind::Datetime(_) => "a date",
             Kind::Array(_) => "a list",
             Kind::Table(_) => "a table",
-        }
-    }
-}
-
-/// Keys whose string values are secrets wherever they stand.
-const SECRET_KEYS: [&str; 7] = ["value", "secret", "secrets", "token", "tokens", "password", "authorization"];
-
-/// The text as it may be shown: the same length, with the content of secret strings replaced by `*`.
-fn mask_secrets(text: &str, table: &DeTable<'_>, broken: bool) -> String {
-    let mut ranges = Vec::new();
-    collect_secret_ranges(table, &mut ranges);
-    if broken {
-        // Spans cannot be trusted behind a syntax error, so go by lines: everything after the `=` that
-        // follows a secret's key.
-        let mut start = 0;
-        for line in text.split_inclusive('\n') {
-            let lower = line.to_ascii_lowercase();
-            let at = SECRET_KEYS.iter().filter_map(|key| lower.find(key)).min();
-            if let Some(equals) = at.and_then(|at| line[at..].find('=').map(|i| at + i + 1)) {
-                ranges.push(start + equals..start + line.trim_end().len());
-            }
-            start += line.len();
-        }
-    }
-    let mut bytes = text.as_bytes().to_vec();
-    for range in ranges {
-        for byte in bytes.get_mut(range).into_iter().flatten() {
-            if !matches!(*byte, b'"' | b'\'' | b'\n' | b'\r') {
-                *byte = b'*';
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| "*".repeat(text.len()))
-}
-
-fn collect_secret_ranges(table: &DeTable<'_>, ranges: &mut Vec<Range<usize>>) {
-    fn strings(value: &toml::Spanned<DeValue<'_>>, ranges: &mut Vec<Range<usize>>) {
-        match value.get_ref() {
-            DeValue::String(_) => ranges.push(value.span()),
-            DeValue::Array(items) => items.iter().for_each(|item| strings(item, ranges)),
-            DeValue::Table(table) => collect_secret_ranges(table, ranges),
-            _ => {}
-        }
-    }
-    for (key, value) in table {
-        let secret = SECRET_KEYS.contains(&key.get_ref().to_ascii_lowercase().as_str());
-        match value.get_ref() {
-            _ if secret => strings(value, ranges),
-            DeValue::Table(table) => collect_secret_ranges(table, ranges),
-            DeValue::Array(items) => {
-                for item in items {
-                    if let DeValue::Table(table) = item.get_ref() {
-                        collect_secret_ranges(table, ranges);
-                    }
-                }
-            }
-            _ => {}
         }
     }
 }

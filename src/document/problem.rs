@@ -50,6 +50,9 @@ pub struct Problem {
 pub struct Problems {
     files: RefCell<Vec<(PathBuf, String)>>,
     found: RefCell<Vec<Problem>>,
+    /// Every key that was asked for, so that a test can hold the documentation against it.
+    #[cfg(test)]
+    pub(crate) asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl Problems {
@@ -71,6 +74,7 @@ impl Problems {
         self.push(Severity::Error, None, message.into(), help.into());
     }
     fn push(&self, severity: Severity, place: Option<Place>, message: String, help: String) {
+        let (message, help) = (one_line(message), one_line(help));
         self.found.borrow_mut().push(Problem { severity, place, message, help });
     }
     /// How many errors there are.
@@ -91,14 +95,25 @@ impl Problems {
         found.dedup();
         found
     }
-    /// `file:line:column` of a place; line and column count from 1, columns in characters.
+    /// `file:line:column` of a place.
     pub fn locate(&self, place: &Place) -> String {
+        let (name, line, column) = self.position(place);
+        format!("{}:{line}:{column}", name.display())
+    }
+    /// File, line and column of a place; line and column count from 1, columns in characters.
+    pub fn position(&self, place: &Place) -> (PathBuf, usize, usize) {
         let files = self.files.borrow();
         let (name, text) = &files[place.file.0];
-        let before = &text[..place.span.start.min(text.len())];
+        let before = &text[..text.floor_char_boundary(place.span.start)];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        format!("{}:{line}:{column}", name.display())
+        (name.clone(), line, column)
+    }
+    /// A key as messages may call it: beside a syntax error a secret may have become a key, and is masked there.
+    pub(crate) fn shown_name<'n>(&self, place: &Place, name: &'n str) -> &'n str {
+        let shows =
+            self.files.borrow()[place.file.0].1.get(place.span.clone()).is_some_and(|shown| shown.contains(name));
+        if shows { name } else { "…" }
     }
     /// All problems as text for people, with the source line of each.
     pub fn render(&self, color: bool) -> String {
@@ -118,9 +133,9 @@ impl Problems {
                     let (path, text) = &files[place.file.0];
                     name = path.display().to_string();
                     // One line is shown: a section that spans many is marked at its start.
-                    let start = place.span.start.min(text.len());
+                    let start = text.floor_char_boundary(place.span.start);
                     let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
-                    let span = start..place.span.end.clamp(start, line_end.max(start));
+                    let span = start..text.ceil_char_boundary(place.span.end).clamp(start, line_end);
                     title.element(
                         Snippet::source(text.as_str())
                             .path(name.as_str())
@@ -135,5 +150,15 @@ impl Problems {
             out.push_str("\n\n");
         }
         out
+    }
+}
+
+/// A missing quote makes one value of many lines, secrets among them, and a message may quote a value: only its
+/// first line is said. Longer than a page is no message either.
+fn one_line(text: String) -> String {
+    const CHARS_MAX: usize = 1000;
+    match text.char_indices().enumerate().find(|(n, (_, c))| c.is_control() || *n == CHARS_MAX) {
+        Some((_, (end, _))) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

@@ -86,9 +86,24 @@ impl<'p> Section<'p> {
     /// Takes a value untyped.
     pub fn value(&mut self, key: &'static str) -> Option<Value<'p>> {
         self.asked.push(key);
+        #[cfg(test)]
+        self.problems.asked.borrow_mut().insert(self.join(key));
         let at = self.entries.iter().position(|(name, ..)| name == key)?;
         let (_, _, node) = self.entries.remove(at);
         Some(Value { problems: self.problems, path: self.join(key), node })
+    }
+    /// Takes a string that must be one of a few words.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<At<T>> {
+        let value = self.value(key)?;
+        let place = value.place().clone();
+        value.choose(choices).map(|value| At { value, place })
+    }
+    /// Refuses a key that is known and not in this version. `help` says what to do instead.
+    pub fn later(&mut self, key: &'static str, help: &str) {
+        if let Some(at) = self.entries.iter().position(|(name, ..)| name == key) {
+            let (_, place, _) = self.entries.remove(at);
+            self.problems.error(&place, format!("`{}` is not in this version of Hookward", self.join(key)), help);
+        }
     }
     /// Takes a table.
     pub fn section(&mut self, key: &'static str) -> Option<Section<'p>> {
@@ -99,7 +114,7 @@ impl<'p> Section<'p> {
         std::mem::take(&mut self.entries)
             .into_iter()
             .map(|(name, place, node)| {
-                let path = self.join(&name);
+                let path = self.join(self.problems.shown_name(&place, &name));
                 (At { value: name, place }, Value { problems: self.problems, path, node })
             })
             .collect()
@@ -108,25 +123,26 @@ impl<'p> Section<'p> {
     pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, ..)| name == key)
     }
+    /// Where the value of a key stands that is not yet taken.
+    pub fn peek_place(&self, key: &str) -> Option<Place> {
+        self.entries.iter().find(|(name, ..)| name == key).map(|(_, _, node)| node.place.clone())
+    }
     /// Reports every key that nobody asked for.
     pub fn finish(self) {
         for (name, place, _) in &self.entries {
-            let near = self
-                .asked
-                .iter()
-                .map(|known| (strsim::damerau_levenshtein(name, known), *known))
-                .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-                .min();
-            let help = match near {
-                Some((_, known)) => format!("did you mean `{known}`?"),
-                None => {
-                    let mut known = self.asked.clone();
-                    known.sort_unstable();
-                    known.dedup();
-                    format!("known keys here: {}", known.join(", "))
-                }
+            let help = if let Some(known) = nearest(name, self.asked.iter().copied()) {
+                format!("did you mean `{known}`?")
+            } else {
+                let mut known = self.asked.clone();
+                known.sort_unstable();
+                known.dedup();
+                format!("known keys here: {}", known.join(", "))
             };
-            self.problems.error(place, format!("unknown key `{name}`{}", self.within()), help);
+            self.problems.error(
+                place,
+                format!("unknown key `{}`{}", self.problems.shown_name(place, name), self.within()),
+                help,
+            );
         }
     }
     fn join(&self, key: &str) -> String {
@@ -203,10 +219,36 @@ impl<'p> Value<'p> {
             _ => self.wrong("a list", "write it in brackets: [ … ]"),
         }
     }
+    /// One of a few words, or a report.
+    pub fn choose<T: Copy>(self, choices: &[(&'static str, T)]) -> Option<T> {
+        let words = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let Kind::Text(text) = &self.node.kind else {
+            return self.wrong(&format!("one of {words}"), "with the quotes");
+        };
+        let found = choices.iter().find(|(word, _)| word == text);
+        if found.is_none() {
+            let help = match nearest(text, choices.iter().map(|(word, _)| *word)) {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => format!("write one of {words}"),
+            };
+            self.error(format!("`{}` must be one of {words}", self.path), help);
+        }
+        found.map(|(_, value)| *value)
+    }
     fn wrong<T>(&self, expected: &str, help: &str) -> Option<T> {
         self.error(format!("`{}` must be {expected}, found {}", self.path, self.node.kind_name()), help);
         None
     }
+}
+
+/// The name that `text` was probably meant to be.
+pub fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(text, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// What can be read from a value. An implementation reports what does not fit and returns `None`.
@@ -219,6 +261,7 @@ impl FromValue for String {
     fn from_value(value: Value<'_>) -> Option<Self> {
         match &value.node.kind {
             Kind::Text(text) => Some(text.clone()),
+            Kind::Array(_) => value.wrong("a string", "one, in quotes, without brackets"),
             _ => value.wrong("a string", "put it in quotes"),
         }
     }
@@ -243,7 +286,7 @@ impl FromValue for u64 {
     fn from_value(value: Value<'_>) -> Option<Self> {
         match value.node.kind {
             Kind::Integer(Some(n)) if n >= 0 => u64::try_from(n).ok(),
-            Kind::Integer(_) => value.wrong("a number from 0 to 9223372036854775807", ""),
+            Kind::Integer(_) => value.wrong("a number from 0 to 9223372036854775807", "without a sign"),
             _ => value.wrong("a whole number", "without quotes or unit"),
         }
     }
@@ -253,7 +296,7 @@ impl FromValue for u32 {
     fn from_value(value: Value<'_>) -> Option<Self> {
         let seen = value.clone();
         let n = u64::from_value(value)?;
-        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 4294967296", ""))
+        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 4294967296", "write a smaller one"))
     }
 }
 
@@ -261,7 +304,7 @@ impl FromValue for u16 {
     fn from_value(value: Value<'_>) -> Option<Self> {
         let seen = value.clone();
         let n = u64::from_value(value)?;
-        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 65536", ""))
+        Self::try_from(n).ok().or_else(|| seen.wrong("a number below 65536", "write a smaller one"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sizes and durations, always with a unit.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 const DURATIONS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZES: [(&str, u64); 9] = [
@@ -37,7 +37,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     let (_, bytes) = *SIZES.iter().find(|(name, _)| *name == unit)?;
-    number.checked_mul(bytes).filter(|n| *n <= i64::MAX as u64)
+    number.checked_mul(bytes).filter(|n| i64::try_from(*n).is_ok())
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
@@ -54,7 +54,7 @@ pub fn format_duration(duration: Duration) -> String {
     let mut out = String::new();
     for (unit, unit_ms) in DURATIONS.iter().rev() {
         if ms >= *unit_ms {
-            out += &format!("{}{unit}", ms / unit_ms);
+            let _ = write!(out, "{}{unit}", ms / unit_ms);
             ms %= unit_ms;
         }
     }

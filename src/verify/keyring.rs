@@ -37,6 +37,21 @@ pub enum KeyError {
     NotHex,
 }
 
+impl KeyError {
+    /// What to do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Empty => "give it the secret that the provider shows",
+            Self::NotBase64 => {
+                "copy it whole, in the standard alphabet (A-Z a-z 0-9 + /); if it is plain text, set encoding = \"utf8\""
+            }
+            Self::NotHex => {
+                "copy it whole: an even number of the digits 0-9 a-f; if it is plain text, set encoding = \"utf8\""
+            }
+        }
+    }
+}
+
 impl KeyFormat {
     /// All of them, by the name they have in a configuration.
     pub const ALL: [(&'static str, Self); 4] =

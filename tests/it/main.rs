@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod admin;
+mod config;
 mod counts;
 mod delivery;
 mod deploy;

@@ -1,0 +1,316 @@
+//! Rules over the whole configuration. The start fails closed: what could lose, leak or accept too much is an
+//! error unless the file says that it is meant.
+
+use std::sync::Arc;
+
+use super::{
+    load::Reader,
+    model::{Config, Engine, Limits, Mode, Replay, Store},
+    path,
+    server::ServerRead,
+    sources::Draft,
+    upstreams::UpstreamRead,
+};
+use crate::document::{format_duration, format_size};
+
+/// Everything that was read.
+#[derive(Debug)]
+pub(super) struct Whole<'a> {
+    pub(super) server: &'a ServerRead,
+    pub(super) store: &'a Store,
+    pub(super) accept_loss: bool,
+    pub(super) replay: &'a Replay,
+    pub(super) drafts: &'a [Draft],
+    pub(super) upstreams: &'a [UpstreamRead],
+}
+
+pub(super) fn check(reader: &Reader<'_>, whole: &Whole<'_>) {
+    listeners(reader, whole);
+    paths(reader, whole);
+    modes(reader, whole);
+    shared_secrets(reader, whole);
+    memory(reader, whole);
+    upstreams(reader, whole);
+}
+
+fn listeners(reader: &Reader<'_>, whole: &Whole<'_>) {
+    let (server, admin) = (&whole.server.server, &whole.server.admin);
+    let place = whole.server.admin_place.as_ref().or(whole.server.listen_place.as_ref());
+    if let Some(place) = place.filter(|_| server.listen == admin.listen && server.listen.port() != 0) {
+        reader.problems.error(
+            place,
+            format!("`server.listen` and `admin.listen` are both {}", server.listen),
+            "give the admin listener a port of its own",
+        );
+    }
+    if server.listen.ip().is_loopback() && admin.listen.ip().is_loopback() {
+        return;
+    }
+    for place in reader.change_me.borrow().iter() {
+        reader.problems.error(
+            place,
+            "this secret still contains \"change-me\", and a listener can be reached from elsewhere",
+            "replace it; examples are for listeners on 127.0.0.1 only",
+        );
+    }
+}
+
+fn paths(reader: &Reader<'_>, whole: &Whole<'_>) {
+    for (i, draft) in whole.drafts.iter().enumerate() {
+        if let Some(first) = whole.drafts[..i].iter().find(|first| path::overlap(&first.path.text, &draft.path.text)) {
+            let what = if first.path.text == draft.path.text { "have the path" } else { "would both match" };
+            reader.problems.error(
+                &draft.path_place,
+                format!(
+                    "two sources {what} \"{}\": `{}`, and `{}` at {}",
+                    draft.path.text,
+                    draft.name,
+                    first.name,
+                    reader.problems.locate(&first.path_place)
+                ),
+                "give each a path of its own",
+            );
+        }
+        // Both listeners answer these themselves.
+        for probe in ["/livez", "/readyz"] {
+            if path::overlap(probe, &draft.path.text) {
+                let message = format!("path \"{probe}\" is Hookward's own: health probes are answered there");
+                reader.problems.error(&draft.path_place, message, "give the source another path");
+            }
+        }
+        if let Some(health) = &whole.server.server.health_path
+            && path::overlap(health, &draft.path.text)
+        {
+            reader.problems.error(
+                whole.server.health_place.as_ref().unwrap_or(&draft.path_place),
+                format!("health probes and source `{}` have the path \"{health}\"", draft.name),
+                "change one of them; health_path = \"\" turns the probe off",
+            );
+        }
+    }
+}
+
+fn modes(reader: &Reader<'_>, whole: &Whole<'_>) {
+    for draft in whole.drafts {
+        if draft.mode == Mode::Proxy {
+            if draft.upstreams.len() > 1 {
+                reader.problems.error(
+                    &draft.mode_place,
+                    "mode \"proxy\" needs exactly one upstream: its answer is the answer",
+                    "use \"respond\", whose first upstream answers, or \"queue\"",
+                );
+            }
+        } else if whole.store.engine == Engine::Memory && !whole.accept_loss {
+            reader.problems.error(
+                &draft.mode_place,
+                format!(
+                    "mode \"{}\" acknowledges what it stored, and store.engine = \"memory\" loses it with the process",
+                    draft.mode.name()
+                ),
+                "use store.engine = \"sqlite\" or mode = \"proxy\"; or set store.accept_loss = true",
+            );
+        }
+    }
+}
+
+fn shared_secrets(reader: &Reader<'_>, whole: &Whole<'_>) {
+    for (i, draft) in whole.drafts.iter().enumerate() {
+        for (key, place) in &draft.keys {
+            let others =
+                whole.drafts[..i].iter().filter(|other| !(draft.allow_shared_secret && other.allow_shared_secret));
+            let same = others.flat_map(|other| other.keys.iter().map(move |(key, place)| (other, key, place)));
+            let first =
+                same.filter(|(_, other, _)| other.matches(key.expose())).map(|(other, _, at)| (other, at)).next();
+            if let Some((other, at)) = first {
+                reader.problems.error(
+                    place,
+                    format!("source `{}` has this secret too, at {}", other.name, reader.problems.locate(at)),
+                    "what is signed for one would pass at the other; use two, or set allow_shared_secret = true at both",
+                );
+            }
+        }
+    }
+}
+
+/// Sources that share a secret share the scope of their replay keys: that of the first in the alphabet.
+pub(super) fn share_replay_scopes(drafts: &mut [Draft]) {
+    let share = |a: &Draft, b: &Draft| {
+        a.keys.iter().any(|(key, _)| b.keys.iter().any(|(other, _)| other.matches(key.expose())))
+    };
+    let mut group: Vec<usize> = (0..drafts.len()).collect();
+    for i in 0..drafts.len() {
+        for j in 0..i {
+            if share(&drafts[i], &drafts[j]) {
+                let (from, to) = (group[i], group[j]);
+                group.iter_mut().filter(|of| **of == from).for_each(|of| *of = to);
+            }
+        }
+    }
+    let scopes: Vec<Option<Arc<str>>> = (0..drafts.len())
+        .map(|i| {
+            let members = drafts.iter().zip(&group).filter(|(_, of)| **of == group[i]);
+            members.filter_map(|(draft, _)| Some(draft.source.as_ref()?.key_plan.scope.clone())).min()
+        })
+        .collect();
+    for (draft, scope) in drafts.iter_mut().zip(scopes) {
+        if let Some((source, scope)) = draft.source.as_mut().zip(scope) {
+            source.key_plan.replay_scope = scope;
+        }
+    }
+}
+
+/// Buffers of a connection: hyper's read buffer of 64 KiB, a head of 16 KiB.
+const CONNECTION_BYTES: u64 = 80 << 10;
+/// An upstream's answer, kept while its flight lasts.
+const ANSWER_BYTES: u64 = 64 << 10;
+/// Key, event id, digest and the links of the LRU.
+const ENTRY_BYTES: u64 = 200;
+/// The program, the store's cache and what is too small to count.
+const BASE_BYTES: u64 = 48 << 20;
+
+/// What the limits allow, part by part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// Each part at its most.
+    pub parts: Vec<Part>,
+    /// The limit.
+    pub max: u64,
+}
+
+/// One part of the sum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// What it is for.
+    pub name: &'static str,
+    /// How it is computed.
+    pub how: &'static str,
+    /// Its most, in bytes.
+    pub bytes: u64,
+}
+
+impl Memory {
+    /// The sum of a configuration.
+    pub fn of(config: &Config) -> Self {
+        let deliveries = config.upstreams.values().map(|upstream| upstream.concurrency).sum();
+        let answers = config.sources.values().any(|source| source.mode != Mode::Queue);
+        Self::sum(&config.server.limits, &config.store, &config.replay, deliveries, answers)
+    }
+    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: usize, answers: bool) -> Self {
+        let part = |name, how, bytes| Part { name, how, bytes };
+        let times = |count: usize, bytes: u64| bytes.saturating_mul(count as u64);
+        let delivery_bytes = limits.body_bytes_max.saturating_add(ANSWER_BYTES);
+        let mut parts = vec![
+            part("bodies", "body_memory_max", limits.body_memory_max),
+            part("connections", "connections_max × 80 KiB", times(limits.connections_max, CONNECTION_BYTES)),
+            part("deliveries", "sum of concurrency × (body_bytes_max + 64 KiB)", times(deliveries, delivery_bytes)),
+            part("known keys", "replay.capacity × 200 B", times(replay.capacity, ENTRY_BYTES)),
+            part("program", "and the store's cache", BASE_BYTES),
+        ];
+        if answers {
+            let bytes = times(limits.in_flight_max, ANSWER_BYTES);
+            parts.push(part("answers", "in_flight_max × 64 KiB, of modes respond and proxy", bytes));
+        }
+        if store.engine == Engine::Memory {
+            parts.push(part("store", "disk_bytes_max, of engine = \"memory\"", store.disk_bytes_max));
+        }
+        Self { parts, max: limits.memory_max }
+    }
+    /// All of it, in bytes.
+    pub fn total(&self) -> u64 {
+        self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.bytes))
+    }
+}
+
+fn memory(reader: &Reader<'_>, whole: &Whole<'_>) {
+    let limits = &whole.server.limits;
+    let deliveries = whole.upstreams.iter().map(|at| at.upstream.concurrency).sum();
+    let answers = whole.drafts.iter().any(|draft| draft.mode != Mode::Queue);
+    let memory = Memory::sum(limits, whole.store, whole.replay, deliveries, answers);
+    if memory.total() <= memory.max {
+        return;
+    }
+    let message = format!(
+        "the limits sum up to {}, more than memory_max = {}",
+        mebibytes(memory.total()),
+        format_size(memory.max)
+    );
+    let parts: Vec<_> =
+        memory.parts.iter().map(|part| format!("{} {} ({})", mebibytes(part.bytes), part.name, part.how)).collect();
+    let help = format!("raise memory_max or lower one of: {}", parts.join("; "));
+    match &whole.server.memory_place {
+        Some(place) => reader.problems.error(place, message, help),
+        None => reader.problems.error_anywhere(message, help),
+    }
+}
+
+/// Rounded up, for people.
+pub(super) fn mebibytes(bytes: u64) -> String {
+    format!("{}MiB", bytes.div_ceil(1 << 20))
+}
+
+fn upstreams(reader: &Reader<'_>, whole: &Whole<'_>) {
+    let problems = reader.problems;
+    for at in whole.upstreams {
+        let upstream = &at.upstream;
+        let users: Vec<&Draft> = whole
+            .drafts
+            .iter()
+            .filter(|draft| draft.upstreams.iter().any(|name| *name.value == *upstream.name))
+            .collect();
+        if users.is_empty() {
+            problems.warn(
+                &at.place,
+                format!("upstream `{}` is used by no source", upstream.name),
+                "name it in `upstream` of a source, or take it out",
+            );
+        }
+        let host = upstream.url.host().unwrap_or("").trim_matches(['[', ']']);
+        let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if upstream.url.scheme_str() == Some("http") && !is_local {
+            problems.warn(
+                &at.url_place,
+                format!("events travel to {host} unencrypted"),
+                "use https, or a proxy on this machine that speaks it",
+            );
+        }
+        let own = [whole.server.server.listen, whole.server.admin.listen];
+        if upstream.url.authority().is_some_and(|a| own.iter().any(|listen| a.as_str() == listen.to_string())) {
+            problems.error(
+                &at.url_place,
+                "this upstream is Hookward's own listener",
+                "events would go round in a circle",
+            );
+        }
+
+        let spans = users.iter().filter(|draft| draft.mode != Mode::Proxy);
+        let longest = spans
+            .filter_map(|draft| Some((draft.source.as_ref()?.provider.sender.retry_span?, draft)))
+            .max_by_key(|(span, _)| *span);
+        if let Some((span, draft)) = longest.filter(|(span, _)| *span > upstream.retry.give_up_after) {
+            problems.warn(
+                at.retry_place.as_ref().unwrap_or(&at.place),
+                format!(
+                    "upstream `{}` is given up on after {}, while the provider of `{}` itself would have tried for {}",
+                    upstream.name,
+                    format_duration(upstream.retry.give_up_after),
+                    draft.name,
+                    format_duration(span)
+                ),
+                "make retry.for longer: an outage that the provider would have survived makes dead letters",
+            );
+        }
+        let timed: Vec<&str> =
+            users.iter().filter(|draft| draft.timed && draft.mode != Mode::Proxy).map(|draft| &*draft.name).collect();
+        if !timed.is_empty() && upstream.signing_secret.is_none() {
+            problems.warn(
+                &at.place,
+                format!(
+                    "if `{}` verifies timestamps of {} itself, it refuses what was queued for longer than their tolerance",
+                    upstream.name,
+                    timed.join(", ")
+                ),
+                "set signing_secret: then each attempt is signed anew, as Standard Webhooks",
+            );
+        }
+    }
+}

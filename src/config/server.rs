@@ -1,0 +1,222 @@
+//! `[server]`, `[server.limits]`, `[admin]`, `[log]`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    load::Reader,
+    model::{Admin, AdminToken, Limits, Log, LogFormat, Role, Server},
+    path, read, secrets,
+};
+use crate::{
+    document::{At, Place, Section},
+    verify::KeyFormat,
+};
+
+/// The tables as found.
+#[derive(Debug)]
+pub(super) struct ServerTables<'p> {
+    pub(super) server: Option<Section<'p>>,
+    pub(super) admin: Option<Section<'p>>,
+    pub(super) log: Option<Section<'p>>,
+}
+
+/// The tables as meant, with the places that later rules point at.
+#[derive(Debug)]
+pub(super) struct ServerRead {
+    pub(super) server: Server,
+    pub(super) admin: Admin,
+    pub(super) log: Log,
+    pub(super) limits: Limits,
+    pub(super) listen_place: Option<Place>,
+    pub(super) admin_place: Option<Place>,
+    pub(super) health_place: Option<Place>,
+    pub(super) memory_place: Option<Place>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_max: 1 << 30,
+            connections_max: 4096,
+            in_flight_max: 1024,
+            body_bytes_max: 1 << 20,
+            body_memory_max: 256 << 20,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            body_rate_min: 1 << 10,
+            idle_timeout: Duration::from_secs(75),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead {
+    let mut server = Server {
+        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        unknown_path: 404,
+        health_path: Some("/healthz".to_owned()),
+        drain_delay: Duration::from_secs(5),
+        drain_timeout: Duration::from_secs(20),
+        limits: Limits::default(),
+    };
+    let (mut listen_place, mut health_place, mut memory_place) = (None, None, None);
+    if let Some(mut section) = tables.server {
+        (server.listen, listen_place) = read_listen(&mut section, server.listen);
+        if let Some(at) = section.read::<u16>("unknown_path") {
+            if ![404, 503].contains(&at.value) {
+                let help = "404 tells a sender that it is wrong for good, 503 that it should try again";
+                reader.problems.error(&at.place, "`server.unknown_path` must be 404 or 503", help);
+            }
+            server.unknown_path = at.value;
+        }
+        if let Some(at) = section.read::<String>("health_path") {
+            server.health_path = (!at.is_empty()).then(|| path::read_plain(reader.problems, &at));
+            health_place = Some(at.place);
+        }
+        server.drain_delay = section.read_or("drain_delay", server.drain_delay);
+        server.drain_timeout = section.read_or("drain_timeout", server.drain_timeout);
+        if let Some(section) = section.section("limits") {
+            memory_place = Some(section.place().clone());
+            server.limits = read_limits(section);
+        }
+        section.later("tls", "terminate TLS in front of it, and let the proxy speak http to `listen`");
+        section.later("trusted_proxies", "leave it out: the address of the connection counts");
+        section.later("public_url", "leave it out: no provider of this version signs the URL");
+        section.finish();
+    }
+    let mut admin = Admin { listen: SocketAddr::from(([127, 0, 0, 1], 9900)), tokens: Vec::new() };
+    let mut admin_place = None;
+    if let Some(mut section) = tables.admin {
+        (admin.listen, admin_place) = read_listen(&mut section, admin.listen);
+        let had_tokens = section.has("tokens");
+        admin.tokens = read_tokens(reader, &mut section);
+        if !admin.listen.ip().is_loopback() && !had_tokens {
+            reader.problems.error(
+                admin_place.as_ref().unwrap_or(section.place()),
+                "the admin listener can be reached from elsewhere and has no token",
+                "add tokens = [{ file = \"admin.token\", role = \"operate\" }], or listen on 127.0.0.1",
+            );
+        }
+        section.finish();
+    }
+    let log = tables.log.map(|section| read_log(reader, section)).unwrap_or_default();
+    let limits = server.limits.clone();
+    ServerRead { server, admin, log, limits, listen_place, admin_place, health_place, memory_place }
+}
+
+fn read_listen(section: &mut Section<'_>, default: SocketAddr) -> (SocketAddr, Option<Place>) {
+    let Some(at) = section.read::<String>("listen") else { return (default, None) };
+    let At { value: text, place } = at;
+    if let Ok(address) = text.parse() {
+        return (address, Some(place));
+    }
+    let problems = section.problems();
+    let name = format!("{}.listen", section.path());
+    if text.starts_with("unix:") || text == "systemd" {
+        let help = "listen on an address and port, such as \"127.0.0.1:8080\"";
+        problems.error(&place, format!("`{name}` = \"{text}\" is not in this version of Hookward"), help);
+    } else {
+        let help = match text.rsplit_once(':') {
+            Some(("localhost", port)) => format!("write \"127.0.0.1:{port}\""),
+            Some(("" | "*", port)) => format!("write \"0.0.0.0:{port}\" for every address of this machine"),
+            _ => "write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
+        };
+        problems.error(&place, format!("`{name}`: \"{text}\" is not an address and port"), help);
+    }
+    (default, Some(place))
+}
+
+fn read_limits(mut section: Section<'_>) -> Limits {
+    let standard = Limits::default();
+    let body_bytes_place = section.peek_place("body_bytes_max");
+    let limits = Limits {
+        memory_max: read::size(&mut section, "memory_max", standard.memory_max),
+        connections_max: read::count(&mut section, "connections_max", 4096, 1 << 20),
+        in_flight_max: read::count(&mut section, "in_flight_max", 1024, 1 << 20),
+        body_bytes_max: read::size(&mut section, "body_bytes_max", standard.body_bytes_max),
+        body_memory_max: read::size(&mut section, "body_memory_max", standard.body_memory_max),
+        header_timeout: read::duration(&mut section, "header_timeout", standard.header_timeout),
+        body_timeout: read::duration(&mut section, "body_timeout", standard.body_timeout),
+        body_rate_min: read::size(&mut section, "body_rate_min", standard.body_rate_min),
+        idle_timeout: read::duration(&mut section, "idle_timeout", standard.idle_timeout),
+    };
+    body_fits(&section, body_bytes_place.as_ref(), limits.body_bytes_max, limits.body_memory_max);
+    section.finish();
+    limits
+}
+
+/// A body may take three quarters of the memory for bodies; the rest is kept for small ones.
+pub(super) fn body_fits(section: &Section<'_>, place: Option<&Place>, body_bytes_max: u64, body_memory_max: u64) {
+    if body_bytes_max > body_memory_max / 4 * 3 {
+        section.problems().error(
+            place.unwrap_or(section.place()),
+            format!(
+                "a body of `body_bytes_max` ({}) never fits: a quarter of `body_memory_max` ({}) is kept for small ones",
+                crate::document::format_size(body_bytes_max),
+                crate::document::format_size(body_memory_max)
+            ),
+            "lower `body_bytes_max`, or raise server.limits.body_memory_max",
+        );
+    }
+}
+
+fn read_tokens(reader: &Reader<'_>, section: &mut Section<'_>) -> Vec<AdminToken> {
+    const ROLES: [(&str, Role); 2] = [("read", Role::Read), ("operate", Role::Operate)];
+    let Some(value) = section.value("tokens") else { return Vec::new() };
+    let place = value.place().clone();
+    let items = value.list().unwrap_or_default();
+    if items.is_empty() {
+        reader.problems.error(
+            &place,
+            "`admin.tokens` is empty",
+            "leave it out, or write tokens = [{ file = \"admin.token\", role = \"operate\" }]",
+        );
+    }
+    let mut tokens = Vec::new();
+    for (i, item) in items.into_iter().enumerate() {
+        let Some(mut section) = item.section() else { continue };
+        let has_role = section.has("role");
+        let role = section.choice("role", &ROLES);
+        if !has_role {
+            let help = "add role = \"operate\", or role = \"read\" for one that may only look";
+            reader.problems.error(section.place(), "a token needs a `role`", help);
+        }
+        let text = secrets::read_open(reader, &mut section, &(i + 1).to_string());
+        section.finish();
+        let token = text.and_then(|text| text.decode(reader, KeyFormat::Utf8));
+        if let Some((token, role)) = token.zip(role) {
+            tokens.push(AdminToken { token, role: role.value });
+        }
+    }
+    tokens
+}
+
+fn read_log(reader: &Reader<'_>, mut section: Section<'_>) -> Log {
+    const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let standard = Log::default();
+    let format = section.choice("format", &FORMATS).map_or(standard.format, |at| at.value);
+    let level = section.read::<String>("level");
+    if let Some(at) = &level
+        && !is_filter(at)
+    {
+        reader.problems.error(
+                &at.place,
+                format!("`log.level`: \"{}\" is not a level", at.value),
+                "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or a filter such as \"info,hookward::delivery=debug\"",
+            );
+    }
+    section.finish();
+    Log { format, level: level.map_or(standard.level, |at| at.value) }
+}
+
+/// A level, or directives of which those without `=` are levels: a misspelt level would name a target.
+fn is_filter(text: &str) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    text.split(',').all(|part| part.contains('=') || levels.contains(&part.trim()))
+        && tracing_subscriber::EnvFilter::builder().parse(text).is_ok()
+}

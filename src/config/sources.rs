@@ -1,0 +1,423 @@
+//! `[sources.NAME]`: one table read against its provider's facts.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{
+    keys,
+    load::{Reader, SourceNote, resolve_provider},
+    model::{Limits, Mode, PathTemplate, Rate, Source},
+    path, proof,
+    providers::Facts,
+    read, secrets, server,
+    store::Horizons,
+    upstreams::{self, UpstreamRead},
+};
+use crate::{
+    document::{At, Place, Problems, Section, Value, format_duration, nearest},
+    event::{Name, OnConflict, OnResend},
+    preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider},
+    secret::Secret,
+    verify::Keyring,
+};
+
+/// What a source falls back to.
+#[derive(Debug)]
+pub(super) struct Defaults<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) horizons: Horizons,
+    pub(super) providers: &'a BTreeMap<String, Option<Arc<Provider>>>,
+}
+
+/// A source with what the rules over the whole configuration need.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: Name,
+    pub(super) path: PathTemplate,
+    pub(super) path_place: Place,
+    pub(super) mode: Mode,
+    pub(super) mode_place: Place,
+    pub(super) upstreams: Vec<At<String>>,
+    pub(super) keys: Vec<(Secret, Place)>,
+    pub(super) allow_shared_secret: bool,
+    pub(super) timed: bool,
+    /// `None` if its provider is not known, which was reported.
+    pub(super) source: Option<Source>,
+    pub(super) note: SourceNote,
+}
+
+pub(super) fn read(
+    reader: &Reader<'_>,
+    defaults: &Defaults<'_>,
+    name: &At<String>,
+    value: Value<'_>,
+    upstreams: &mut Vec<UpstreamRead>,
+) -> Option<Draft> {
+    let mut section = value.section()?;
+    let problems = reader.problems;
+    let provider_name =
+        section.required::<String>("provider", "name one of those that `hookward providers` lists, or your own");
+    let mut provider = provider_name.as_ref().and_then(|at| resolve_provider(problems, defaults.providers, at));
+    let facts = provider.as_deref().map(Facts::of);
+
+    let path_text = section
+        .read::<String>("path")
+        .unwrap_or_else(|| At { value: format!("/hooks/{}", name.value), place: name.place.clone() });
+    let path = path::read_template(problems, &path_text);
+    let mode_place = section.peek_place("mode").unwrap_or_else(|| name.place.clone());
+    let modes = [("queue", Mode::Queue), ("respond", Mode::Respond), ("proxy", Mode::Proxy)];
+    let mode = section.choice("mode", &modes).map_or(Mode::Queue, |at| at.value);
+    let upstream_names = read_upstreams(reader, &mut section, name, upstreams);
+
+    let has_secrets = section.has("secrets");
+    let secrets = secrets::read_list(reader, &mut section);
+    let written = proof::Written { has_secrets, path: &path, path_place: &path_text.place };
+    let proof = proof::read(reader.problems, &mut section, facts.as_ref(), &written);
+    let allow_shared_secret = section.read_or("allow_shared_secret", false);
+    let keyring = proof::decode(reader, &secrets, provider.as_deref(), &proof);
+    let note = SourceNote {
+        verification: proof.description.clone(),
+        secrets: secrets.iter().map(|secret| secret.note.clone()).collect(),
+    };
+
+    if let Some(provider) = &mut provider {
+        read_sender(&mut section, provider);
+        if provider.evidence.kind == EvidenceKind::SecondHand {
+            let place = provider_name.as_ref().map_or(&name.place, |at| &at.place);
+            problems.warn(
+                place,
+                format!("what is known of {} is second-hand: {}", provider.title, provider.evidence.place),
+                "send a test webhook before you rely on it",
+            );
+        }
+    }
+    let timed = facts.as_ref().is_some_and(|facts| facts.timed && !proof.is_guard);
+    let tolerance = keys::read_tolerance(&mut section, provider.as_deref(), facts.as_ref());
+    let key_plan =
+        keys::read_plan(&mut section, name, provider.as_deref(), facts.as_ref(), tolerance, &defaults.horizons);
+    let policy = read_policy(&mut section, provider.as_deref(), facts.as_ref());
+    let limits = read_bounds(&mut section, provider.as_deref(), defaults.limits);
+    let proxy_status = section.choice("proxy_status", &[("mapped", false), ("raw", true)]);
+    let proxy_keys = section.choice("proxy_keys", &[("lazy", false), ("fsync", true)]);
+    warn_about_proxy_keys(problems, mode, provider.as_deref(), proxy_status.as_ref(), proxy_keys.as_ref());
+    let forward_query = section.read_or("forward_query", false);
+    section.later("enforce", "leave it out: what does not verify is refused");
+    section.later("explain", "use `hookward verify` on a captured request");
+    section.later("routes", "name every upstream in `upstreams`: each gets all events of this source");
+    section.later("order_by", "leave it out: deliveries run side by side");
+    section.finish();
+
+    let name_shared: Name = name.value.as_str().into();
+    let keys = keyring.iter().map(|(key, place)| (key.key.clone(), place.clone())).collect();
+    let source = provider.map(|provider| Source {
+        name: name_shared.clone(),
+        path: path.clone(),
+        scheme: proof.scheme.unwrap_or_else(|| provider.scheme.clone()),
+        keyring: Keyring::new(keyring.into_iter().map(|(key, _)| key).collect()),
+        upstreams: upstream_names.iter().map(|at| at.value.as_str().into()).collect(),
+        mode,
+        tolerance,
+        key_plan,
+        answer_within: answer_within(provider.sender.deadline),
+        answer_kept: provider.sender.retry_span.unwrap_or(Duration::from_hours(24)),
+        body_bytes_max: limits.body_bytes_max,
+        ack_status: policy.ack_status,
+        allow: proof.allow,
+        rate: limits.rate,
+        in_flight_max: limits.in_flight_max,
+        on_mismatch: policy.on_mismatch,
+        on_stale: policy.on_stale,
+        on_conflict: policy.on_conflict,
+        on_resend: policy.on_resend,
+        items: policy.items,
+        forward_query,
+        proxy_status_raw: proxy_status.is_some_and(|at| at.value),
+        proxy_keys_fsync: proxy_keys.is_some_and(|at| at.value),
+        provider,
+    });
+    Some(Draft {
+        name: name_shared,
+        path,
+        path_place: path_text.place,
+        mode,
+        mode_place,
+        upstreams: upstream_names,
+        keys,
+        allow_shared_secret,
+        timed,
+        source,
+        note,
+    })
+}
+
+/// The deadline less a margin for the way back: a fifth, at most a second.
+fn answer_within(deadline: Duration) -> Duration {
+    deadline.checked_sub((deadline / 5).min(Duration::from_secs(1))).unwrap()
+}
+
+/// `upstream = "name or URL"` or `upstreams = ["a", "b"]`.
+fn read_upstreams(
+    reader: &Reader<'_>,
+    section: &mut Section<'_>,
+    name: &At<String>,
+    upstreams: &mut Vec<UpstreamRead>,
+) -> Vec<At<String>> {
+    const HELP: &str = "write upstream = \"http://127.0.0.1:9000/\", or the name of an [upstreams.NAME]";
+    let problems = reader.problems;
+    let has_list = section.has("upstreams");
+    let mut names: Vec<At<String>> = Vec::new();
+    if !section.has("upstream") {
+        if !has_list {
+            section.required::<String>("upstream", HELP);
+        }
+    } else if let Some(at) = section.read::<String>("upstream") {
+        if has_list {
+            problems.error(&at.place, "`upstream` and `upstreams` are both set", "put all names into `upstreams`");
+        }
+        if at.contains("://") {
+            if let Some(other) = upstreams.iter().find(|other| *other.upstream.name == *name.value) {
+                problems.error(
+                    &at.place,
+                    format!(
+                        "an upstream written as a URL is named after its source, and [upstreams.{}] is defined at {}",
+                        name.value,
+                        problems.locate(&other.place)
+                    ),
+                    format!("write upstream = \"{}\"", name.value),
+                );
+            } else {
+                upstreams.push(upstreams::from_url(reader, name, &at));
+            }
+            names.push(At { value: name.value.clone(), place: at.place });
+        } else {
+            names.push(at);
+        }
+    }
+    if let Some(value) = section.value("upstreams") {
+        let place = value.place().clone();
+        let items = value.list();
+        if items.as_ref().is_some_and(Vec::is_empty) {
+            problems.error(&place, "`upstreams` is empty: nobody would get the events", HELP);
+        }
+        for item in items.unwrap_or_default() {
+            let place = item.place().clone();
+            let Some(value) = item.get::<String>() else { continue };
+            if value.contains("://") {
+                problems.error(
+                    &place,
+                    "a URL cannot stand in a list",
+                    "name it in a table [upstreams.NAME] with `url`",
+                );
+            } else if names.iter().any(|other: &At<String>| other.value == value) {
+                problems.error(&place, format!("upstream `{value}` stands here twice"), "one delivery each is made");
+            } else {
+                names.push(At { value, place });
+            }
+        }
+    }
+    let known = |at: &At<String>| upstreams.iter().any(|other| *other.upstream.name == *at.value);
+    names
+        .into_iter()
+        .filter(|at| {
+            let found = known(at);
+            if !found {
+                let names = upstreams.iter().map(|other| &*other.upstream.name);
+                let help = match nearest(&at.value, names) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("define it: [upstreams.{}] with url = \"http://…\"", at.value),
+                };
+                problems.error(&at.place, format!("there is no upstream \"{}\"", at.value), help);
+            }
+            found
+        })
+        .collect()
+}
+
+/// `deadline` and `retries`: the customer's settings at the provider.
+fn read_sender(section: &mut Section<'_>, provider: &mut Arc<Provider>) {
+    let problems = section.problems();
+    let place = section.peek_place("deadline");
+    let deadline = read::duration(section, "deadline", provider.sender.deadline);
+    if let Some(place) = place.filter(|_| deadline > provider.sender.deadline) {
+        let known = format_duration(provider.sender.deadline);
+        problems.warn(
+            &place,
+            format!("{} is known to wait for {known} only: a later answer counts as a failure there", provider.title),
+            "shorten it, unless the provider promised you more",
+        );
+    }
+    let mut retry_span = provider.sender.retry_span;
+    if let Some(mut retries) = section.section("retries") {
+        for key in ["attempts", "gap"] {
+            if !retries.has(key) {
+                let help = "write retries = { attempts = 5, gap = \"30m\" } as they are set at the provider";
+                problems.error(retries.place(), format!("`retries` needs `{key}`"), help);
+            }
+        }
+        let attempts = read::count(&mut retries, "attempts", 1, 10_000);
+        let gap = read::duration(&mut retries, "gap", Duration::from_secs(1));
+        retry_span = u32::try_from(attempts).ok().and_then(|attempts| gap.checked_mul(attempts));
+        retries.finish();
+    }
+    if (deadline, retry_span) != (provider.sender.deadline, provider.sender.retry_span) {
+        let changed = Arc::make_mut(provider);
+        changed.sender.deadline = deadline;
+        changed.sender.retry_span = retry_span;
+    }
+}
+
+/// What a source does in each situation.
+#[derive(Debug)]
+struct Policy {
+    ack_status: u16,
+    on_mismatch: OnMismatch,
+    on_stale: OnStale,
+    on_conflict: OnConflict,
+    on_resend: OnResend,
+    items: Option<Items>,
+}
+
+fn read_policy(section: &mut Section<'_>, provider: Option<&Provider>, facts: Option<&Facts>) -> Policy {
+    const LOST: &str = "a retry could have saved it; leave it out, or write";
+    let problems = section.problems();
+    let mismatches = [("reject", OnMismatch::Reject), ("retry", OnMismatch::Retry)];
+    let stales = [("reject", OnStale::Reject), ("retry", OnStale::Retry), ("hold", OnStale::Hold)];
+    let conflicts = [("hold", OnConflict::Hold), ("deliver", OnConflict::Deliver), ("drop", OnConflict::Drop)];
+    let resends = [("drop", OnResend::Drop), ("deliver", OnResend::Deliver)];
+
+    let insisted = provider.and_then(|provider| provider.sender.ack_status);
+    let ack_status = section.read::<u16>("ack_status");
+    if let Some(at) = &ack_status {
+        if !(200..=299).contains(&at.value) {
+            problems.error(
+                &at.place,
+                format!("`ack_status` = {} is not a success", at.value),
+                "write a status from 200 to 299",
+            );
+        } else if let Some(exact) = insisted.filter(|exact| *exact != at.value) {
+            problems.warn(
+                &at.place,
+                format!("this provider takes {exact} for success and nothing else"),
+                "every event would count as failed there; leave it out",
+            );
+        }
+    }
+    let drops =
+        |status| provider.is_some_and(|p| p.sender.drops.contains(&status) || p.sender.disables_after.is_some());
+    let on_mismatch = section.choice("on_mismatch", &mismatches);
+    if let Some(at) = on_mismatch.as_ref().filter(|at| at.value == OnMismatch::Reject && drops(401)) {
+        let message = "with a wrong secret here, events are lost: on 401 this provider drops them, or disables itself";
+        problems.warn(&at.place, message, format!("{LOST} \"retry\""));
+    }
+    let on_stale = section.choice("on_stale", &stales);
+    if let Some(at) = &on_stale {
+        if facts.is_some_and(|facts| !facts.timed) {
+            let help = "take it out: nothing can be stale";
+            problems.error(&at.place, "`on_stale` is set and this provider signs no time", help);
+        } else if at.value == OnStale::Reject && drops(401) {
+            let message = "an event that comes late is lost: on 401 this provider drops it, or disables itself";
+            problems.warn(&at.place, message, format!("{LOST} \"hold\" or \"retry\""));
+        }
+    }
+    let on_conflict = section.choice("on_conflict", &conflicts);
+    if let Some(at) = on_conflict.as_ref().filter(|at| at.value == OnConflict::Drop) {
+        let message = "an event that shares its key with another one is lost: it is answered 200 and dropped";
+        problems.warn(&at.place, message, "leave it out: it is held until an operator looks at it");
+    }
+    Policy {
+        ack_status: ack_status.map_or(insisted.unwrap_or(200), |at| at.value),
+        on_mismatch: on_mismatch
+            .map_or_else(|| provider.map_or(OnMismatch::Reject, |provider| provider.on_mismatch), |at| at.value),
+        on_stale: on_stale
+            .map_or_else(|| provider.map_or(OnStale::Reject, |provider| provider.on_stale), |at| at.value),
+        on_conflict: on_conflict.map_or(OnConflict::Hold, |at| at.value),
+        on_resend: section.choice("on_resend", &resends).map_or(OnResend::Drop, |at| at.value),
+        items: match section.section("items") {
+            Some(section) => read_items(section),
+            None => provider.and_then(|provider| provider.items.clone()),
+        },
+    }
+}
+
+fn read_items(mut section: Section<'_>) -> Option<Items> {
+    const HELP: &str = "write items = { each = \"/Data\", key = [\"/Type\", \"/Number\"] }";
+    let problems = section.problems();
+    let pointer = |at: &At<String>| {
+        if !keys::is_pointer(at) {
+            problems.error(&at.place, format!("`items`: \"{}\" is not a JSON pointer", at.value), HELP);
+        }
+    };
+    let each = section.required::<String>("each", HELP);
+    each.iter().for_each(pointer);
+    let key = section.required::<Vec<String>>("key", HELP);
+    if let Some(key) = &key {
+        if key.is_empty() {
+            problems.error(&key.place, "`items.key` is empty: all items would be one", HELP);
+        }
+        key.value.iter().for_each(|part| pointer(&At { value: part.clone(), place: key.place.clone() }));
+    }
+    section.finish();
+    Some(Items { each: each?.value, key: key?.value })
+}
+
+/// What a source may take.
+#[derive(Debug)]
+struct Bounds {
+    body_bytes_max: u64,
+    rate: Option<Rate>,
+    in_flight_max: Option<usize>,
+}
+
+fn read_bounds(section: &mut Section<'_>, provider: Option<&Provider>, limits: &Limits) -> Bounds {
+    let preset = provider.and_then(|provider| provider.body_bytes_max);
+    let place = section.peek_place("body_bytes_max");
+    let body_bytes_max = read::size(section, "body_bytes_max", preset.unwrap_or(limits.body_bytes_max));
+    if place.is_some() || preset.is_some() {
+        server::body_fits(section, place.as_ref(), body_bytes_max, limits.body_memory_max);
+    }
+    let in_flight_place = section.peek_place("in_flight_max");
+    let in_flight_max = in_flight_place.is_some().then(|| read::count(section, "in_flight_max", 64, 1 << 20));
+    Bounds { body_bytes_max, rate: section.section("rate").and_then(read_rate), in_flight_max }
+}
+
+fn read_rate(mut section: Section<'_>) -> Option<Rate> {
+    let per_second = section.required::<f64>("per_second", "write rate = { per_second = 50, burst = 200 }");
+    let burst = section.read::<u32>("burst");
+    let problems = section.problems();
+    if let Some(at) = per_second.as_ref().filter(|at| !(at.value > 0.0 && at.value <= 1e6)) {
+        problems.error(
+            &at.place,
+            "`rate.per_second` must be above 0 and at most 1000000",
+            "take `rate` out for no limit",
+        );
+    }
+    if let Some(at) = burst.as_ref().filter(|at| at.value == 0) {
+        problems.error(&at.place, "`rate.burst` must not be 0", "nothing would ever pass");
+    }
+    section.finish();
+    let per_second = per_second?.value;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates in a cast")]
+    let burst = burst.map_or(per_second.ceil() as u32, |at| at.value);
+    Some(Rate { per_second, burst })
+}
+
+fn warn_about_proxy_keys(
+    problems: &Problems,
+    mode: Mode,
+    provider: Option<&Provider>,
+    status: Option<&At<bool>>,
+    keys: Option<&At<bool>>,
+) {
+    for (key, at) in [("proxy_status", status), ("proxy_keys", keys)] {
+        if let Some(at) = at.filter(|_| mode != Mode::Proxy) {
+            problems.warn(&at.place, format!("`{key}` has no effect in mode \"{}\"", mode.name()), "take it out");
+        }
+    }
+    let loses = provider.is_some_and(|p| !p.sender.drops.is_empty() || p.sender.disables_after.is_some());
+    if let Some(at) = status.filter(|at| at.value && loses && mode == Mode::Proxy) {
+        problems.warn(
+            &at.place,
+            "an upstream's 4xx reaches this provider as it is, which drops the event for good or disables itself",
+            "leave it out: such a status becomes 502, which is tried again",
+        );
+    }
+}

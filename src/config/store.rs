@@ -1,0 +1,106 @@
+//! `[store]` and `[replay]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    load::Reader,
+    model::{Durability, Engine, OnFull, Replay, Store},
+    read,
+};
+use crate::document::{Place, Section};
+
+/// What a memory store may hold unless told otherwise: it counts against `memory_max`.
+const MEMORY_STORE_BYTES_MAX: u64 = 64 << 20;
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Sqlite,
+            path: PathBuf::from("hookward-data"),
+            durability: Durability::Fsync,
+            retention: Duration::from_hours(7 * 24),
+            disk_bytes_max: 10 << 30,
+        }
+    }
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { capacity: 1_000_000, on_full: OnFull::Refuse }
+    }
+}
+
+/// How long keys live, for sources to derive theirs.
+#[derive(Clone, Debug)]
+pub(super) struct Horizons {
+    pub(super) event: Duration,
+    pub(super) event_place: Option<Place>,
+    pub(super) untimed: Duration,
+    pub(super) untimed_place: Option<Place>,
+}
+
+/// `[store]`, and whether `accept_loss` is set.
+pub(super) fn read_store(reader: &Reader<'_>, section: Option<Section<'_>>) -> (Store, bool) {
+    let standard = Store::default();
+    let Some(mut section) = section else {
+        let path = standard.path.clone();
+        return (Store { path: reader.resolve_main(&path), ..standard }, false);
+    };
+    let engine = read_engine(&mut section).unwrap_or(standard.engine);
+    let path = match section.read::<PathBuf>("path") {
+        Some(at) if at.as_os_str().is_empty() => {
+            reader.problems.error(&at.place, "`store.path` is empty", "name a directory, such as \"hookward-data\"");
+            at.value
+        }
+        Some(at) => reader.resolve(&at.place, &at.value),
+        None => reader.resolve_main(&standard.path),
+    };
+    let durabilities = [("fsync", Durability::Fsync), ("os", Durability::Os)];
+    let disk_bytes_max = if engine == Engine::Memory { MEMORY_STORE_BYTES_MAX } else { standard.disk_bytes_max };
+    let store = Store {
+        engine,
+        path,
+        durability: section.choice("durability", &durabilities).map_or(standard.durability, |at| at.value),
+        retention: section.read_or("retention", standard.retention),
+        disk_bytes_max: read::size(&mut section, "disk_bytes_max", disk_bytes_max),
+    };
+    let accept_loss = section.read_or("accept_loss", false);
+    section.later("disk_share_max", "leave it out: `disk_bytes_max` bounds the whole");
+    section.later("url", "use engine = \"sqlite\" with `path`");
+    section.finish();
+    (store, accept_loss)
+}
+
+fn read_engine(section: &mut Section<'_>) -> Option<Engine> {
+    let value = section.value("engine")?;
+    if value.as_text() == Some("postgres") {
+        value.error(
+            "`store.engine` = \"postgres\" is not in this version of Hookward",
+            "use \"sqlite\": it needs no server and survives a power cut",
+        );
+        return None;
+    }
+    value.choose(&[("sqlite", Engine::Sqlite), ("memory", Engine::Memory)])
+}
+
+/// `[replay]`.
+pub(super) fn read_replay(section: Option<Section<'_>>) -> (Replay, Horizons) {
+    let mut replay = Replay::default();
+    let mut horizons = Horizons {
+        event: Duration::from_hours(72),
+        event_place: None,
+        untimed: Duration::from_hours(7 * 24),
+        untimed_place: None,
+    };
+    if let Some(mut section) = section {
+        replay.capacity = read::count(&mut section, "capacity", 1_000_000, 1 << 30);
+        horizons.event_place = section.peek_place("event_horizon");
+        horizons.event = read::duration(&mut section, "event_horizon", horizons.event);
+        horizons.untimed_place = section.peek_place("untimed_horizon");
+        horizons.untimed = read::duration(&mut section, "untimed_horizon", horizons.untimed);
+        let choices = [("refuse", OnFull::Refuse), ("evict", OnFull::Evict)];
+        replay.on_full = section.choice("on_full", &choices).map_or(replay.on_full, |at| at.value);
+        section.finish();
+    }
+    (replay, horizons)
+}

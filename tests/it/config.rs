@@ -1,0 +1,228 @@
+//! Configurations as data: every file in `tests/config/invalid` with what is said about it, every file in
+//! `tests/config/valid` with its summary. `INSTA_UPDATE=always cargo test` writes the snapshots anew.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use hookward::{
+    config::{self, Environment, LoadOptions, Loaded, Secrets, Summary},
+    time::Wall,
+};
+use proptest::prelude::*;
+
+/// Stands in every inline secret of the test configurations, and must never be shown.
+const CANARIES: [&str; 3] = ["canary", "Y2FuYXJ5", "from-a-file"];
+
+fn options() -> LoadOptions {
+    let variables = [
+        ("ADMIN_TOKEN", "canary-of-an-admin-token"),
+        ("GITHUB_NEW", "canary-of-github-in-2027"),
+        ("GITHUB_OLD", "canary-of-github-in-2026"),
+        ("SIGNING", "whsec_Y2FuYXJ5LW9mLWF0LWxlYXN0LTE2LWJ5dGVz"),
+        ("CREDENTIALS_DIRECTORY", "tests/config"),
+    ];
+    LoadOptions {
+        secrets: Secrets::Load,
+        environment: Environment::Fixed(
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        ),
+        now: Wall::from_unix_s(1_795_000_000),
+    }
+}
+
+/// The configurations of a folder, by name. Paths are relative, so that messages do not depend on the machine.
+fn configurations(folder: &str) -> BTreeMap<String, PathBuf> {
+    let folder = Path::new("tests/config").join(folder);
+    let found = std::fs::read_dir(&folder).expect("the folder is there");
+    let paths = found.map(|entry| entry.expect("it can be listed").path());
+    let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.map(|path| (path.file_stem().expect("a name").to_string_lossy().into_owned(), path)).collect()
+}
+
+fn assert_snapshot(kind: &str, name: &str, text: &str) {
+    assert_no_secret(text);
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../config/snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(format!("{kind}-{name}"), text));
+}
+
+fn assert_no_secret(text: &str) {
+    for canary in CANARIES {
+        assert!(!text.contains(canary), "a secret is shown in:\n{text}");
+    }
+}
+
+#[test]
+fn a_broken_configuration_is_explained_where_it_is_broken() {
+    let configurations = configurations("invalid");
+    assert!(configurations.len() >= 25);
+    for (name, path) in configurations {
+        // systemd gives no credentials here.
+        let mut options = options();
+        options.environment = Environment::Fixed(BTreeMap::new());
+        let loaded = config::load(&path, &options);
+        assert!(loaded.config.is_none() && loaded.problems.errors() > 0, "{name} is accepted");
+        for problem in loaded.problems.sorted() {
+            assert!(!problem.help.is_empty(), "{name}: nothing says what to do about: {}", problem.message);
+        }
+        assert_snapshot("invalid", &name, &loaded.problems.render(false));
+    }
+}
+
+#[test]
+fn a_valid_configuration_is_summed_up_for_a_person_to_check() {
+    for (name, path) in configurations("valid") {
+        let loaded = config::load(&path, &options());
+        let problems = loaded.problems.render(false);
+        let Some(summary) = Summary::of(&loaded) else { panic!("{name} is refused:\n{problems}") };
+        assert_snapshot("valid", &name, &format!("{problems}{}", summary.text()));
+        assert_no_secret(&summary.json().to_string());
+        assert_no_secret(&format!("{:?}", loaded.config));
+    }
+}
+
+#[test]
+fn without_secrets_nothing_outside_the_configuration_is_needed() {
+    let path = Path::new("tests/config/valid/rotation-and-modes.toml");
+    let environment = Environment::Fixed(BTreeMap::new());
+    let load = |secrets| config::load(path, &LoadOptions { secrets, environment: environment.clone(), ..options() });
+    assert!(load(Secrets::Load).config.is_none());
+    let skipped = load(Secrets::Skip);
+    let Some(config) = &skipped.config else { panic!("{}", skipped.problems.render(false)) };
+    assert!(config.sources["github"].keyring.keys().is_empty());
+    assert_eq!(skipped.notes["github"].secrets.len(), 2);
+}
+
+#[test]
+fn a_secret_file_loses_one_line_end_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let text = "[sources.a]\nprovider = \"github\"\nsecrets = [{ file = \"s\" }]\nupstream = \"http://127.0.0.1:1/\"\n";
+    for (written, kept) in [
+        ("sixteen-or-more-1", "sixteen-or-more-1"),
+        ("sixteen-or-more-1\n", "sixteen-or-more-1"),
+        ("sixteen-or-more-1\r\n", "sixteen-or-more-1"),
+        ("sixteen-or-more-1\n\n", "sixteen-or-more-1\n"),
+        (" sixteen-or-more-1 \r", " sixteen-or-more-1 \r"),
+    ] {
+        std::fs::write(directory.path().join("s"), written).expect("the file can be written");
+        let loaded = config::from_text_with("a.toml", text, directory.path(), &options());
+        let config = loaded.config.expect("it is valid");
+        assert_eq!(config.sources["a"].keyring.keys()[0].key.expose(), kept.as_bytes());
+    }
+}
+
+#[test]
+fn sources_that_share_a_secret_share_the_scope_of_replay_keys() {
+    let source = |name: &str, provider: &str, secret: &str| {
+        format!(
+            "[sources.{name}]\nprovider = \"{provider}\"\nallow_shared_secret = true\n\
+             secrets = [{{ value = \"{secret}\" }}]\nupstream = \"http://127.0.0.1:1/\"\n"
+        )
+    };
+    let text = source("b", "github", "the-same-secret-of-two")
+        + &source("a", "github", "the-same-secret-of-two")
+        + &source("c", "github", "a-secret-of-its-own-here");
+    let loaded = from_text(&text);
+    let config = loaded.config.expect("it is valid");
+    let scope = |name: &str| config.sources[name].key_plan.replay_scope.to_string();
+    assert_eq!((scope("a"), scope("b"), scope("c")), ("a".into(), "a".into(), "c".into()));
+    assert_eq!(&*config.sources["b"].key_plan.scope, "b");
+}
+
+#[test]
+fn what_a_source_promises_follows_from_its_provider() {
+    let text = "[sources.a]\nprovider = \"gains\"\nsecrets = [{ value = \"Bearer sixteen-or-more\" }]\n\
+                retries = { attempts = 100, gap = \"1h\" }\nupstream = \"http://127.0.0.1:1/\"\n\
+                [sources.b]\nprovider = \"sourcehub\"\naccept_unverified = true\ndeadline = \"2s\"\nupstream = \"http://127.0.0.1:1/\"\n";
+    let loaded = from_text(text);
+    let config = loaded.config.expect("it is valid");
+    let hours = |n: u64| std::time::Duration::from_secs(n * 3600);
+    let (a, b) = (&config.sources["a"], &config.sources["b"]);
+    assert_eq!(a.answer_kept, hours(100));
+    assert_eq!(a.key_plan.event_horizon, hours(150));
+    assert_eq!(a.answer_within.as_millis(), 89_000);
+    assert_eq!(b.answer_within.as_millis(), 1_600);
+    assert_eq!(a.path.text, "/hooks/a");
+    assert_eq!(config.upstreams["a"].url.to_string(), "http://127.0.0.1:1/");
+}
+
+#[test]
+fn check_exits_as_documented_and_prints_no_secret() {
+    let check = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_hookward"))
+            .arg("check")
+            .args(arguments)
+            .output()
+            .expect("the program starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, err) = check(&["-c", "tests/config/invalid/unknown-keys.toml"]);
+    assert_eq!((code, out.as_str()), (Some(78), ""));
+    assert!(err.contains("did you mean `server`?") && err.contains("unknown-keys.toml:1:2"), "{err}");
+    assert!(!err.contains('\u{1b}'), "colors where nobody sees them:\n{err}");
+    assert_no_secret(&err);
+
+    let (code, out, err) = check(&["-c", "tests/config/valid/guards.toml"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("source token") && err.contains("is usable: 0 errors"), "{out}{err}");
+    assert_no_secret(&(out + &err));
+
+    let (code, out, _) = check(&["-c", "tests/config/invalid/unknown-keys.toml", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("it is JSON");
+    assert_eq!((code, &json["usable"], &json["summary"]), (Some(78), &false.into(), &serde_json::Value::Null));
+    assert_eq!((&json["problems"][0]["line"], &json["problems"][0]["column"]), (&1.into(), &2.into()));
+
+    let (code, out, _) = check(&["-c", "tests/config/valid/minimal.toml", "--json", "--no-secrets"]);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("it is JSON");
+    assert_eq!((code, &json["summary"]["source orders"]["path"]), (Some(0), &"/hooks/orders".into()));
+    assert_eq!(json["summary"]["source orders"]["secrets"][0], "1 from file ../good.secret");
+
+    let (code, _, err) = check(&["-c", "no-such-file.toml"]);
+    assert_eq!(code, Some(78));
+    assert!(err.contains("failed to read configuration no-such-file.toml"), "{err}");
+}
+
+fn from_text(text: &str) -> Loaded {
+    config::from_text_with("test.toml", text, Path::new("tests/config/valid"), &options())
+}
+
+/// The example without its comments, its secrets turned into canaries, and where it may be damaged: not just before
+/// or inside a canary, which would hide it from the test and not from a reader.
+fn example_with_canaries() -> (String, Vec<usize>) {
+    let example = include_str!("../../config.example.toml").replace("example-", "canary-");
+    let lines: Vec<_> = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let text = lines.join("\n");
+    let is_apart = |at: &usize| !text[at.saturating_sub(40)..(at + 4).min(text.len())].contains("canary");
+    let places = text.char_indices().map(|(at, _)| at).filter(is_apart).collect();
+    (text, places)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_answered_and_never_panics(text in ".{0,200}") {
+        from_text(&text).problems.render(true);
+    }
+
+    #[test]
+    fn a_damaged_configuration_never_shows_its_secrets(
+        at in any::<prop::sample::Index>(),
+        length in 0usize..4,
+        put in prop::sample::select(vec!["", "\"", "'", "]", "}", "[", "{", "=", "\n", "#", ".", ",", "\"\"\"", "x", "é", "["]),
+    ) {
+        let (mut text, places) = example_with_canaries();
+        let start = places[at.index(places.len())];
+        let end = (start + length).min(text.len());
+        text.replace_range(start..end, put);
+        let loaded = from_text(&text);
+        let shown = loaded.problems.render(false) + &format!("{:?}", loaded.config);
+        prop_assert!(!shown.contains("canary"), "{}", shown);
+    }
+}
