@@ -1,4 +1,4 @@
-//! Hookward, a receiver-side webhook gateway.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 // In the order of their layers, lowest first: a module uses only modules above it in this list.
 pub mod time;
@@ -13,8 +13,8 @@ pub mod telemetry;
 pub mod store;
 pub mod replay;
 pub mod http;
-pub mod ingress;
 pub mod delivery;
+pub mod ingress;
 pub mod admin;
 pub mod gateway;
 pub mod cli;

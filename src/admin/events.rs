@@ -131,6 +131,9 @@ async fn try_act(
         Action::Forget => store.forget(id).await,
         Action::Purge => store.purge(id).await.map(|()| 1),
     };
+    if count.is_ok() && matches!(action, Action::Forget | Action::Purge) {
+        (admin.forgotten)(id);
+    }
     match count {
         // Forgetting twice is fine: the keys are free, which is what was asked.
         Ok(0) if action != Action::Forget => Err(nothing_to_do(action)),

@@ -40,7 +40,7 @@ pub use serve::serve;
 
 use crate::{
     config::model::AdminToken,
-    event::Name,
+    event::{EventId, Name},
     store::EventStore,
     telemetry::{
         Health, Metrics,
@@ -70,6 +70,9 @@ pub type Upstreams = Box<dyn Fn() -> Vec<UpstreamStatus> + Send + Sync>;
 /// Whether a source's scheme reads its proof from this header (in lower case): its value is not shown.
 pub type IsSignature = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
+/// Told after the store has forgotten the keys of an event, so that the guard forgets them too.
+pub type Forgotten = Box<dyn Fn(EventId) + Send + Sync>;
+
 /// What the gateway gives to make an [`Admin`] of.
 pub struct Given {
     /// The address of the listener: without tokens, only loopback answers.
@@ -90,6 +93,8 @@ pub struct Given {
     pub upstreams: Upstreams,
     /// Which headers carry signatures, besides those whose name says so.
     pub is_signature: IsSignature,
+    /// Told of every event whose keys were freed.
+    pub forgotten: Forgotten,
 }
 
 /// Everything that requests to the admin listener share.
@@ -102,6 +107,7 @@ pub struct Admin {
     started_at: Instant,
     upstreams: Upstreams,
     is_signature: IsSignature,
+    forgotten: Forgotten,
     counts_kept: status::CountsKept,
 }
 
@@ -114,7 +120,8 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Ready to answer.
     pub fn new(given: Given) -> Arc<Self> {
-        let Given { listen, tokens, store, health, metrics, clock, started_at, upstreams, is_signature } = given;
+        let Given { listen, tokens, store, health, metrics, clock, started_at, upstreams, is_signature, forgotten } =
+            given;
         Arc::new(Self {
             access: Access::new(listen, tokens),
             store,
@@ -124,6 +131,7 @@ impl Admin {
             started_at,
             upstreams,
             is_signature,
+            forgotten,
             counts_kept: status::CountsKept::default(),
         })
     }

@@ -49,7 +49,11 @@ pub(super) struct Connect {
 
 /// The address and the token of the admin listener, from a configuration.
 fn admin_from_config(path: &Path) -> anyhow::Result<(SocketAddr, Option<Secret>)> {
-    bail!("failed to read {}: give --admin-url and --token-file instead", path.display())
+    let config = super::load_config(path)
+        .with_context(|| format!("{} is not usable; give --admin-url and --token-file instead", path.display()))?;
+    // The strongest token there is: the gateway says so if that is not enough.
+    let token = config.admin.tokens.into_iter().max_by_key(|token| token.role).map(|token| token.token);
+    Ok((config.admin.listen, token))
 }
 
 /// A gateway to talk to.

@@ -135,7 +135,6 @@ pub(super) struct Received {
 
 impl Received {
     /// A header as text, if it is there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `demo`, which is built apart"))]
     pub(super) fn header(&self, name: &str) -> Option<String> {
         Some(String::from_utf8_lossy(self.headers.get(name)?.as_bytes()).into_owned())
     }
@@ -223,7 +222,6 @@ impl Echo {
         self.address
     }
     /// The latest requests, oldest first: as many as its options keep.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `demo`, which is built apart"))]
     pub(super) fn received(&self) -> Vec<Received> {
         self.seen.ledger().kept.iter().cloned().collect()
     }

@@ -15,9 +15,11 @@ mod sign;
 mod status;
 mod verify;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 
 use clap::Parser;
+
+use crate::config::{self, Config, LoadOptions};
 
 /// A receiver-side webhook gateway: verifies, de-duplicates, stores, acknowledges and forwards webhooks.
 #[derive(Debug, Parser)]
@@ -74,4 +76,15 @@ pub async fn run() -> ExitCode {
         eprintln!("hookward: {error:#}");
         ExitCode::from(FAILED)
     })
+}
+
+/// The configuration in a file. Problems go to standard error, warnings too; `None` if there is an error.
+fn load_config(path: &Path) -> Option<Config> {
+    let loaded = config::load(path, &LoadOptions::default());
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    eprint!("{}", loaded.problems.render(color));
+    if loaded.config.is_none() {
+        eprintln!("{} is not usable: see above", path.display());
+    }
+    loaded.config
 }

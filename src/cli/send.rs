@@ -16,13 +16,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-use super::{FAILED, echo::duration};
+use super::{FAILED, echo::duration, providers, sign::SecretArgs};
 use crate::{
     document::format_duration,
     http::client::{Client, Sent},
-    preset::{self, Provider},
+    preset::Provider,
     secret::Secret,
     time::{Clock, Wall},
+    verify::SignRequest,
 };
 
 /// Signed requests, sent to a URL.
@@ -68,41 +69,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Where the secret comes from.
-#[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
-pub(super) struct SecretArgs {
-    /// A file with the secret; one newline at its end is not part of it.
-    #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
-    /// The environment variable with the secret.
-    #[arg(long, value_name = "NAME")]
-    secret_env: Option<String>,
-    /// The secret itself. Other users of this machine can see it while the command runs.
-    #[arg(long, value_name = "TEXT", value_parser = secret)]
-    secret: Option<Secret>,
-}
-
-impl SecretArgs {
-    pub(super) fn load(&self) -> anyhow::Result<Secret> {
-        if let Some(path) = &self.secret_file {
-            let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-            let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-            return Ok(Secret::new(text.strip_suffix(b"\r").unwrap_or(text)));
-        }
-        if let Some(name) = &self.secret_env {
-            let text = std::env::var(name).map_err(|_| anyhow::anyhow!("failed to read the variable {name}"))?;
-            return Ok(Secret::new(text));
-        }
-        self.secret.clone().context("no secret given")
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the signature that clap asks for")]
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret::new(text))
-}
-
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && *rate <= 100_000.0);
     rate.ok_or_else(|| "not a number above 0 and up to 100000".to_owned())
@@ -122,23 +88,27 @@ struct Signed {
     path_token: Option<String>,
 }
 
-/// Signs one body.
-// To be wired to the signing side of `verify`, which is built apart from this.
-fn sign(provider: &Provider, secret: &str, body: &[u8], now: Wall) -> anyhow::Result<Signed> {
-    let _ = (provider, secret, body, now, Signed::default());
-    anyhow::bail!("signing is under construction")
+/// Signs one body, with an id and a nonce of its own.
+fn sign(provider: &Provider, key: &Secret, body: &[u8], now: Wall) -> anyhow::Result<Signed> {
+    let id = format!("msg_{:032x}", rand::random::<u128>());
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let request = SignRequest { key, body, at: now, id: &id, nonce: &nonce, headers: &[] };
+    let signature = provider.scheme.sign(&request);
+    let header = |(name, value): (HeaderName, String)| {
+        let value = HeaderValue::try_from(value).with_context(|| format!("failed to make the header {name}"))?;
+        Ok((name, value))
+    };
+    let headers = signature.headers.into_iter().map(header).collect::<anyhow::Result<_>>()?;
+    Ok(Signed { headers, path_token: signature.token })
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let provider = preset::find(&args.provider).with_context(|| {
-        format!("there is no provider {:?}, `hookward providers` lists what there is", args.provider)
-    })?;
-    let secret = args.secret.load()?;
+    let provider = providers::find(&args.provider)?;
+    let mut secrets = args.secret.load(provider.key_format)?;
+    anyhow::ensure!(secrets.len() == 1, "give one secret: a sender signs with one");
+    let (_, secret) = secrets.remove(0);
     let body = read(&args.body)?;
-    let signer = move |body: &[u8], now| {
-        let text = std::str::from_utf8(secret.expose()).context("the secret is not text")?;
-        sign(&provider, text, body, now)
-    };
+    let signer = move |body: &[u8], now| sign(&provider, &secret.key, body, now);
     let summary = send(&args, body, signer, &Clock::system()).await?;
     print!("{}", if args.json { summary.json() } else { summary.text() });
     Ok(if summary.all_taken() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })

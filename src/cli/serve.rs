@@ -1,12 +1,50 @@
 //! `hookward serve`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CONFIGURATION, FAILED};
+use crate::{gateway::Gateway, telemetry, time::Clock};
 
 /// The gateway.
+///
+/// Starts if the configuration is right, and says everything that is wrong with it if not (exit code 78). SIGTERM
+/// or Ctrl-C drains: not ready at once, listeners closed after server.drain_delay, the rest ended at
+/// server.drain_timeout. A second signal exits at once.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = "Example: hookward serve -c config.example.toml")]
+pub(super) struct Args {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args {} = args;
-    anyhow::bail!("under construction")
+    let Some(config) = super::load_config(&args.config) else {
+        return Ok(ExitCode::from(CONFIGURATION));
+    };
+    telemetry::log::init(config.log.format, &config.log.level)?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let gateway = Gateway::start(config, Clock::system()).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = gateway.broken() => {
+            tracing::error!(%error, "ending, so that a restart reads the disk again");
+            tokio::select! {
+                _ = gateway.drain() => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            return Ok(ExitCode::from(FAILED));
+        }
+    }
+    tokio::select! {
+        whole = gateway.drain() => Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }),
+        _ = terminate.recv() => Ok(ExitCode::from(FAILED)),
+        _ = interrupt.recv() => Ok(ExitCode::from(FAILED)),
+    }
 }

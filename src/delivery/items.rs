@@ -1,21 +1,15 @@
 //! Items of a body that its provider re-sends apart (`items`): which of them an upstream already has.
 
+use std::sync::Arc;
+
 use crate::{
     event::Item,
-    preset::Items,
     store::{EventStore, StoreError},
 };
 
 /// Reads the items of a body, in their order: `None` for one whose key cannot be read. Nothing at all if the body
 /// has no such list.
-pub type Extract = fn(spec: &Items, source: &str, body: &[u8]) -> Vec<Option<Item>>;
-
-/// The items of a body, with keys in the scope of the source.
-// To be wired to the JSON reader of `verify`, which is built apart from this.
-pub fn items(spec: &Items, source: &str, body: &[u8]) -> Vec<Option<Item>> {
-    let _ = (spec, source, body);
-    Vec::new()
-}
+pub type Extract = Arc<dyn Fn(&[u8]) -> Vec<Option<Item>> + Send + Sync>;
 
 /// What an upstream already knows of a body's items.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

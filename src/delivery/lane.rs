@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Parts,
-    attempt::{Try, retry_or_give_up},
+    Keep, Parts,
+    attempt::{Try, Verdict, retry_or_give_up},
     items::{self, Marks},
     slot::{Shared, Slot},
 };
 use crate::{
-    event::Attempt,
+    event::{Answer, Attempt},
     policy::breaker::Gate,
     store::{Leased, Settled, StoreError},
 };
@@ -34,6 +34,7 @@ const WAIT_MIN: Duration = Duration::from_millis(5);
 const TROUBLE_FIRST: Duration = Duration::from_millis(100);
 const TROUBLE_MAX: Duration = Duration::from_secs(5);
 
+#[derive(Debug)]
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) parts: Arc<Parts>,
@@ -95,7 +96,7 @@ impl Lane {
                 Gate::Flow => room,
                 Gate::Probe => self.shared.probe_candidates(),
             };
-            let length = self.shared.target.upstream.timeout + LEASE_MARGIN;
+            let length = self.lease_length();
             let mut leased = self.parts.store.lease(self.name(), most, length).await?;
             let lapses_at = Instant::now() + length;
             let all = leased.len();
@@ -109,7 +110,7 @@ impl Lane {
             for leased in leased {
                 // The room or the breaker's consent may be gone since we looked: `respond` and `proxy` take slots too.
                 match self.shared.try_slot(leased.event.head.id) {
-                    Some(slot) => drop(self.tasks.spawn(self.clone().deliver(leased, lapses_at, slot))),
+                    Some(slot) => drop(self.tasks.spawn(self.clone().deliver(leased, lapses_at, slot, None))),
                     None => self.give_back(&leased, Duration::ZERO).await,
                 }
             }
@@ -120,13 +121,22 @@ impl Lane {
         }
     }
 
-    async fn deliver(self: Arc<Self>, leased: Leased, lapses_at: Instant, mut slot: Slot) {
+    /// One attempt and its settlement. With `keep`, the answer of an upstream that took the event is kept and
+    /// returned.
+    pub(super) async fn deliver(
+        self: Arc<Self>,
+        leased: Leased,
+        lapses_at: Instant,
+        mut slot: Slot,
+        keep: Option<Keep>,
+    ) -> Option<Answer> {
         let (began_at, began) = (self.shared.target.clock.wall(), Instant::now());
-        let settled = match AssertUnwindSafe(self.attempt(&leased, &mut slot)).catch_unwind().await {
+        let settled = match AssertUnwindSafe(self.attempt(&leased, &mut slot, keep)).catch_unwind().await {
             Ok(Ok(settled)) => settled,
             Ok(Err(error)) => {
                 tracing::warn!(event = %leased.event.head.id, upstream = self.name(), %error, "failed to look items up");
-                return self.give_back(&leased, TROUBLE_FIRST).await;
+                self.give_back(&leased, TROUBLE_FIRST).await;
+                return None;
             }
             Err(_panic) => {
                 tracing::error!(event = %leased.event.head.id, upstream = self.name(), "delivery attempt panicked");
@@ -138,19 +148,18 @@ impl Lane {
                 Settled { attempt, outcome, answer: None }
             }
         };
+        let answer = settled.answer.as_ref().map(|(answer, _)| answer.clone());
         self.settle(&leased, lapses_at, settled).await;
         drop(slot);
+        answer
     }
 
-    async fn attempt(&self, leased: &Leased, slot: &mut Slot) -> Result<Settled, StoreError> {
+    async fn attempt(&self, leased: &Leased, slot: &mut Slot, keep: Option<Keep>) -> Result<Settled, StoreError> {
         let leased_at = Instant::now();
         let (head, body) = (&leased.event.head, &leased.event.body);
         let rule = self.parts.sources.get(&head.source);
         let marks = match rule.and_then(|rule| rule.items.as_ref()) {
-            Some(spec) => {
-                let extracted = (self.parts.extract)(spec, &head.source, body);
-                items::compare(&*self.parts.store, self.name(), extracted).await?
-            }
+            Some(extract) => items::compare(&*self.parts.store, self.name(), extract(body)).await?,
             None => Marks::default(),
         };
         let age = leased.age.saturating_add(leased_at.elapsed());
@@ -167,7 +176,11 @@ impl Lane {
         };
         let tried = slot.attempt(&request).await;
         let outcome = tried.outcome.expect("an attempt of a delivery with an age has an outcome");
-        Ok(Settled { attempt: tried.attempt, outcome, answer: None })
+        let answer = match (&tried.verdict, keep) {
+            (Verdict::Delivered(answered), Some(keep)) => Some((keep.answer(answered), keep.kept)),
+            _ => None,
+        };
+        Ok(Settled { attempt: tried.attempt, outcome, answer })
     }
 
     /// Records the outcome. While the store is in trouble it is tried again for as long as the lease holds: an
@@ -195,6 +208,10 @@ impl Lane {
         if let Err(error) = self.parts.store.give_back(leased.lease, after).await {
             tracing::debug!(event = %leased.event.head.id, upstream = self.name(), %error, "failed to give a lease back");
         }
+    }
+
+    pub(super) fn lease_length(&self) -> Duration {
+        self.shared.target.upstream.timeout + LEASE_MARGIN
     }
 
     fn name(&self) -> &str {

@@ -10,7 +10,7 @@ pub mod items;
 mod lane;
 mod slot;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,11 +20,10 @@ pub use slot::Slot;
 
 use crate::{
     config::{Source, Upstream},
-    event::{EventId, Name},
-    http::client::{Client, ClientError},
+    event::{Answer, EventId, Item, Name},
+    http::client::{Answered, Client, ClientError},
     policy::breaker::State,
-    preset::Items,
-    store::EventStore,
+    store::{EventStore, Leased},
     telemetry::Metrics,
     time::Clock,
 };
@@ -40,22 +39,55 @@ pub struct Parts {
     pub clock: Clock,
     /// What a delivery depends on besides its event, by source.
     pub sources: BTreeMap<Name, SourceRule>,
-    /// Reads the items of a body: [`items::items`].
-    pub extract: items::Extract,
 }
 
 /// What a delivery depends on besides its event.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SourceRule {
-    /// Items that the provider re-sends apart.
-    pub items: Option<Items>,
+    /// Reads the items that the provider re-sends apart, in the order of the body: `None` for one whose key cannot
+    /// be read.
+    pub items: Option<items::Extract>,
     /// Whether the query goes to the upstream.
     pub forward_query: bool,
 }
 
+impl fmt::Debug for SourceRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let items = self.items.is_some();
+        f.debug_struct("SourceRule").field("items", &items).field("forward_query", &self.forward_query).finish()
+    }
+}
+
 impl From<&Source> for SourceRule {
     fn from(source: &Source) -> Self {
-        Self { items: source.items.clone(), forward_query: source.forward_query }
+        let items = source.items.clone().map(|spec| {
+            let plan = source.key_plan.clone();
+            let item = |(key, content)| Item { key, content };
+            Arc::new(move |body: &[u8]| {
+                plan.items(body, &spec.each, &spec.key).into_iter().map(|found| found.map(item)).collect()
+            }) as items::Extract
+        });
+        Self { items, forward_query: source.forward_query }
+    }
+}
+
+/// How an upstream's answer is kept for copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keep {
+    /// The one status that the provider takes for success, if any 2xx will not do.
+    pub ack_status: Option<u16>,
+    /// For how long.
+    pub kept: Duration,
+}
+
+impl Keep {
+    /// The answer as the provider may see it.
+    pub fn answer(&self, answered: &Answered) -> Answer {
+        Answer {
+            status: self.ack_status.unwrap_or(answered.status.as_u16()),
+            content_type: answered.content_type.clone(),
+            body: answered.body.clone(),
+        }
     }
 }
 
@@ -86,7 +118,7 @@ pub struct LaneStatus {
 /// All lanes. They stop when this is dropped, or drained.
 #[derive(Debug)]
 pub struct Lanes {
-    by_name: BTreeMap<Name, Arc<slot::Shared>>,
+    by_name: BTreeMap<Name, Arc<lane::Lane>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -101,11 +133,12 @@ impl Lanes {
                 .map_err(|error| StartError { upstream: name.clone(), error })?;
             let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
             let target = Target { upstream: upstream.clone(), client, clock, metrics };
-            lanes.insert(name.clone(), slot::Shared::new(target, stop.child_token()));
+            let shared = slot::Shared::new(target, stop.child_token());
+            let lane = lane::Lane { shared, parts: parts.clone(), tasks: tasks.clone() };
+            lanes.insert(name.clone(), Arc::new(lane));
         }
-        for shared in lanes.values() {
-            let lane = lane::Lane { shared: shared.clone(), parts: parts.clone(), tasks: tasks.clone() };
-            tasks.spawn(Arc::new(lane).run());
+        for lane in lanes.values() {
+            tasks.spawn(lane.clone().run());
         }
         Ok(Self { by_name: lanes, tasks, stop })
     }
@@ -113,17 +146,32 @@ impl Lanes {
     /// The right to one attempt now, for `respond` and `proxy`. `None` if there is no room, the breaker says no,
     /// the lanes are draining, or there is no such upstream.
     pub fn try_slot(&self, upstream: &str, event: EventId) -> Option<Slot> {
-        self.by_name.get(upstream)?.try_slot(event)
+        self.by_name.get(upstream)?.shared.try_slot(event)
     }
 
     /// As [`Lanes::try_slot`], but waits for room, before the backlog of the lane. Cancel safe.
     pub async fn slot(&self, upstream: &str, event: EventId) -> Option<Slot> {
-        self.by_name.get(upstream)?.slot(event).await
+        self.by_name.get(upstream)?.shared.slot(event).await
+    }
+
+    /// How long a delivery to this upstream is leased: one attempt and the time to settle it.
+    pub fn lease_length(&self, upstream: &str) -> Duration {
+        self.by_name.get(upstream).map_or(Duration::ZERO, |lane| lane.lease_length())
+    }
+
+    /// Delivers what the caller has leased itself, in a slot taken before (`respond`), and settles it like any
+    /// other delivery. Returns the upstream's answer, as it is kept for copies, if it took the event. To be run in
+    /// a task that nobody cancels.
+    pub async fn deliver_now(&self, leased: Leased, slot: Slot, keep: Keep) -> Option<Answer> {
+        let lane = self.by_name.get(&leased.upstream)?.clone();
+        let lapses_at = tokio::time::Instant::now() + lane.lease_length();
+        lane.deliver(leased, lapses_at, slot, Some(keep)).await
     }
 
     /// All lanes, by name.
     pub fn status(&self) -> Vec<LaneStatus> {
-        let status = |(name, shared): (&Name, &Arc<slot::Shared>)| {
+        let status = |(name, lane): (&Name, &Arc<lane::Lane>)| {
+            let shared = &lane.shared;
             let concurrency = shared.target.upstream.concurrency;
             let in_flight = concurrency.saturating_sub(shared.permits.available_permits());
             LaneStatus { upstream: name.clone(), breaker: shared.state(), in_flight, concurrency }

@@ -1,1 +1,301 @@
-//! Under construction.
+//! Composition: the only module that knows every part. Start, watch, drain.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderName, Request};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use crate::{
+    admin::{self, Admin, UpstreamStatus},
+    config::{Config, model::Engine},
+    delivery::{self, LaneStatus, Lanes, SourceRule},
+    event::State,
+    http::listener::{self, ConnectionLimits},
+    ingress::{self, Gate, Peer},
+    store::{self, EventStore, StoreError, memory::MemoryStore, sqlite::SqliteStore},
+    telemetry::{ClockWatch, Health, Metrics},
+    time::Clock,
+};
+
+/// How often expired keys and old history are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often clock and store are watched.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// What the end of the drain leaves for flights and deliveries that are being settled.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A gateway that runs. Dropping it does not end it: [`Gateway::drain`] does.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Where webhooks come in: with the real port if the configuration says 0.
+    pub public: SocketAddr,
+    /// Where operators and probes come in.
+    pub admin: SocketAddr,
+    config: Config,
+    parts: Parts,
+    /// Closes the public listener.
+    closing: CancellationToken,
+    /// Ends the admin listener and the watchers, last.
+    ending: CancellationToken,
+    connections: TaskTracker,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Clone, Debug)]
+struct Parts {
+    gate: Arc<Gate>,
+    store: Arc<dyn EventStore>,
+    lanes: Arc<Lanes>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// Why a gateway does not start. A lower-case fragment that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error("failed to open the store: {0}")]
+    Store(#[from] store::sqlite::OpenError),
+    /// The store was opened and does not answer.
+    #[error("failed to read the store: {0}")]
+    Read(#[from] StoreError),
+    /// An upstream.
+    #[error(transparent)]
+    Upstream(#[from] delivery::StartError),
+    /// A listener.
+    #[error("failed to listen on {address} ({name}): {error}")]
+    Listen {
+        /// `server.listen` or `admin.listen`.
+        name: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+impl Gateway {
+    /// Starts everything. Returns once both listeners are up.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        // Bound first: a second gateway on the same ports fails before it touches the store.
+        let public = bind("server.listen", config.server.listen).await?;
+        let admin = bind("admin.listen", config.admin.listen).await?;
+        let store = open_store(&config, &clock).await?;
+        report_parked(&config, &*store).await?;
+        let metrics = Arc::new(Metrics::default());
+        let health = {
+            let store = store.clone();
+            let watch = ClockWatch::new(smallest_tolerance(&config), clock.wall(), clock.monotonic());
+            Arc::new(Health::new(watch, move || store.health().map_err(|error| error.to_string())))
+        };
+        let lanes = Arc::new(Lanes::start(
+            &config.upstreams,
+            delivery::Parts {
+                store: store.clone(),
+                metrics: metrics.clone(),
+                clock: clock.clone(),
+                sources: config
+                    .sources
+                    .iter()
+                    .map(|(name, source)| (name.clone(), SourceRule::from(&**source)))
+                    .collect(),
+            },
+        )?);
+        let gate = Gate::new(&config, store.clone(), lanes.clone(), health.clone(), metrics.clone(), clock.clone());
+        let parts = Parts { gate, store, lanes, health, metrics, clock };
+        let mut gateway = Self {
+            public: address(&public, config.server.listen),
+            admin: address(&admin, config.admin.listen),
+            config,
+            parts,
+            closing: CancellationToken::new(),
+            ending: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            tasks: Vec::new(),
+        };
+        gateway.listen(public, admin);
+        gateway.watch();
+        Ok(gateway)
+    }
+
+    fn listen(&mut self, public: TcpListener, admin: TcpListener) {
+        let limits = &self.config.server.limits;
+        let connection_limits = ConnectionLimits {
+            connections_max: limits.connections_max,
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+        };
+        let stack = ingress::stack(&self.parts.gate).map_request(|(peer, request): (SocketAddr, Request<Incoming>)| {
+            let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            request.extensions_mut().insert(Peer(peer));
+            request
+        });
+        let metrics = self.parts.metrics.clone();
+        let count = move |open: Option<usize>| match open {
+            Some(open) => metrics.connections(open),
+            None => metrics.connection_refused(),
+        };
+        let (closing, connections) = (self.closing.clone(), self.connections.clone());
+        self.tasks.push(tokio::spawn(listener::serve(public, stack, connection_limits, closing, connections, count)));
+        self.parts.health.set_listening(true);
+
+        let (lanes, sources) = (self.parts.lanes.clone(), self.config.sources.clone());
+        let gate = self.parts.gate.clone();
+        let given = admin::Given {
+            listen: self.admin,
+            tokens: self.config.admin.tokens.clone(),
+            store: self.parts.store.clone(),
+            health: self.parts.health.clone(),
+            metrics: self.parts.metrics.clone(),
+            clock: self.parts.clock.clone(),
+            started_at: self.parts.clock.monotonic(),
+            upstreams: Box::new(move || {
+                let status = |lane: LaneStatus| UpstreamStatus { name: lane.upstream, breaker: lane.breaker.name() };
+                lanes.status().into_iter().map(status).collect()
+            }),
+            is_signature: Box::new(move |source, header| {
+                let named =
+                    |name: HeaderName| sources.get(source).is_some_and(|source| source.scheme.signs_with(&name));
+                header.parse().is_ok_and(named)
+            }),
+            forgotten: Box::new(move |id| gate.forget(id)),
+        };
+        let ending = self.ending.clone().cancelled_owned();
+        self.tasks.push(tokio::spawn(admin::serve(admin, Admin::new(given), ending)));
+        tracing::info!(listener = "public", address = %self.public, "listening");
+        tracing::info!(listener = "admin", address = %self.admin, "listening");
+    }
+
+    /// Tasks that look after clock, load and history.
+    fn watch(&mut self) {
+        let (parts, ending) = (self.parts.clone(), self.ending.clone());
+        self.tasks.push(tokio::spawn(async move {
+            let mut every = tokio::time::interval(WATCH_EVERY);
+            while next_tick(&mut every, &ending).await {
+                parts.health.tick(parts.clock.wall(), parts.clock.monotonic());
+                let (requests, body_bytes) = parts.gate.load();
+                parts.metrics.in_flight(requests, body_bytes);
+            }
+        }));
+        let (store, ending, retention) = (self.parts.store.clone(), self.ending.clone(), self.config.store.retention);
+        self.tasks.push(tokio::spawn(async move {
+            let mut every = tokio::time::interval(SWEEP_EVERY);
+            while next_tick(&mut every, &ending).await {
+                loop {
+                    match store.sweep(retention).await {
+                        Ok(swept) if swept.more && !ending.is_cancelled() => {}
+                        Ok(_) => break,
+                        Err(error) => {
+                            tracing::warn!(%error, "failed to remove expired keys and old history");
+                            break;
+                        }
+                    }
+                }
+            }
+        }));
+    }
+
+    /// How many deliveries are due or being made.
+    pub async fn pending(&self) -> Result<u64, StoreError> {
+        let stats = self.parts.store.stats().await?;
+        let open =
+            |((_, state), count): (&(_, State), &u64)| matches!(state, State::Due | State::Leased).then_some(*count);
+        Ok(stats.deliveries.iter().filter_map(open).sum())
+    }
+
+    /// Resolves when the store can take no more writes for good: the process has to end and start again, so that
+    /// recovery reads the disk.
+    pub async fn broken(&self) -> StoreError {
+        let mut every = tokio::time::interval(WATCH_EVERY);
+        loop {
+            every.tick().await;
+            if let Err(error @ StoreError::Poisoned(_)) = self.parts.store.health() {
+                return error;
+            }
+        }
+    }
+
+    /// Finishes what began and takes nothing new: not ready at once, listeners closed after `drain_delay`, what is
+    /// left at `drain_timeout` gets 503. Returns whether everything was finished.
+    pub async fn drain(self) -> bool {
+        let server = &self.config.server;
+        tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
+        self.parts.health.drain();
+        tokio::time::sleep(server.drain_delay).await;
+        self.closing.cancel();
+        self.parts.health.set_listening(false);
+        self.connections.close();
+        let mut whole = true;
+        if tokio::time::timeout(server.drain_timeout, self.connections.wait()).await.is_err() {
+            self.parts.gate.refuse_waiting();
+            whole = tokio::time::timeout(SETTLE_TIMEOUT, self.connections.wait()).await.is_ok();
+        }
+        whole &= tokio::time::timeout(SETTLE_TIMEOUT, self.parts.gate.drain()).await.is_ok();
+        whole &= self.parts.lanes.drain(SETTLE_TIMEOUT).await;
+        self.ending.cancel();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        self.parts.store.close().await;
+        tracing::info!(whole, "stopped");
+        whole
+    }
+}
+
+async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { name, address, error })
+}
+
+fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(configured)
+}
+
+async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn EventStore>, store::sqlite::OpenError> {
+    Ok(match config.store.engine {
+        Engine::Sqlite => {
+            let options = store::sqlite::Options::of(&config.store, clock.clone());
+            // Recovery reads the disk; it must not hold up a worker of the runtime.
+            tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await.expect("opening does not panic")?
+        }
+        Engine::Memory => {
+            let (on_full, bytes_max) = (config.replay.on_full, config.store.disk_bytes_max);
+            MemoryStore::new(&store::memory::Options {
+                keys_max: config.replay.capacity,
+                on_full,
+                bytes_max,
+                clock: clock.clone(),
+            })
+        }
+    })
+}
+
+/// Parks deliveries to upstreams that are not configured any more, and says so.
+async fn report_parked(config: &Config, store: &dyn EventStore) -> Result<(), StoreError> {
+    let names: Vec<_> = config.upstreams.keys().cloned().collect();
+    for (upstream, count) in store.reconcile(&names).await? {
+        tracing::warn!(
+            upstream = &*upstream,
+            count,
+            "deliveries are parked: this upstream is not configured any more; configure it again, or redeliver them to another"
+        );
+    }
+    Ok(())
+}
+
+/// The smallest tolerance of any source that signs a time: what a jump of the clock is measured against.
+fn smallest_tolerance(config: &Config) -> Option<Duration> {
+    let timed = config.sources.values().filter(|source| source.scheme.is_timed());
+    timed.map(|source| source.tolerance.past.min(source.tolerance.future)).min()
+}
+
+async fn next_tick(every: &mut tokio::time::Interval, ending: &CancellationToken) -> bool {
+    tokio::select! {
+        () = ending.cancelled() => false,
+        _ = every.tick() => true,
+    }
+}

@@ -1,4 +1,5 @@
-//! HTTP on the wire: what enters, what leaves, and with which headers.
+//! HTTP on both sides: the recipe for connections to us, the client for upstreams, and what headers pass.
 
 pub mod client;
 pub mod headers;
+pub mod listener;

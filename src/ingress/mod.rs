@@ -1,1 +1,147 @@
-//! Under construction.
+//! The way in: the life of a webhook as a tower stack.
+//!
+//! Each step takes what the step before has proven and returns what it has proven itself, or a rejection. The
+//! types are made in one place each, so a step in the wrong place does not compile. Steps return an [`Ack`] or
+//! a [`Rejection`]; `respond` alone turns them into statuses, and from there outwards nothing errors. The
+//! deadline is a value that `select` fixes and that `read`, `once` and `accept` wait until.
+//!
+//! Before `verify` only the server's own limits apply, so a forger takes nothing that belongs to a source.
+//! From `once` on the work is a flight: no client, copy or deadline can cancel it.
+
+mod accept;
+mod admit;
+mod budget;
+mod challenge;
+mod claim;
+mod health;
+mod observe;
+mod once;
+mod outcome;
+mod rate;
+mod read;
+mod respond;
+mod routes;
+mod select;
+mod step;
+mod verify;
+
+use std::{convert::Infallible, sync::Arc};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{Full, combinators::UnsyncBoxBody};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Service, ServiceBuilder};
+
+use crate::{
+    config::Config,
+    delivery::Lanes,
+    event::EventId,
+    replay::Flights,
+    store::EventStore,
+    telemetry::{Health, Metrics},
+    time::Clock,
+    verify::Key,
+};
+
+pub use budget::Budget;
+pub use observe::Peer;
+pub use outcome::{Ack, Rejection};
+pub use routes::Snapshot;
+
+/// A body on the wire.
+pub type WireBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+/// An answer to a provider.
+pub type Response = http::Response<Full<Bytes>>;
+
+type Guard = Flights<Key, [u8; 32], EventId, Result<Ack, Rejection>>;
+
+/// Everything the steps share and a reload keeps. The snapshot is what a reload swaps; `select` loads it once
+/// per request.
+#[derive(Debug)]
+pub struct Gate {
+    snapshot: ArcSwap<Snapshot>,
+    guard: Arc<Guard>,
+    flights: TaskTracker,
+    store: Arc<dyn EventStore>,
+    lanes: Arc<Lanes>,
+    budget: Budget,
+    in_flight: Arc<Semaphore>,
+    in_flight_max: usize,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// Cancelled when the drain's time is up: what still waits is refused.
+    cut: CancellationToken,
+}
+
+impl Gate {
+    /// A gate for this configuration.
+    pub fn new(
+        config: &Config,
+        store: Arc<dyn EventStore>,
+        lanes: Arc<Lanes>,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let limits = &config.server.limits;
+        let capacity = std::num::NonZeroUsize::new(config.replay.capacity).unwrap_or(std::num::NonZeroUsize::MIN);
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::new(config, clock.monotonic())),
+            guard: Flights::new(capacity, || Err(Rejection::Panicked)),
+            flights: TaskTracker::new(),
+            store,
+            lanes,
+            budget: Budget::new(limits.body_memory_max),
+            in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
+            in_flight_max: limits.in_flight_max,
+            health,
+            metrics,
+            clock,
+            cut: CancellationToken::new(),
+        })
+    }
+
+    /// The drain's time is up: every request that still waits gets 503 now. Flights go on.
+    pub fn refuse_waiting(&self) {
+        self.cut.cancel();
+    }
+
+    /// Drops an event's keys from the guard's memory, after the store has forgotten them.
+    pub fn forget(&self, id: EventId) {
+        self.guard.forget(id);
+    }
+
+    /// Requests in flight, and bytes of bodies they hold.
+    pub fn load(&self) -> (usize, u64) {
+        (self.in_flight_max - self.in_flight.available_permits(), self.budget.taken())
+    }
+
+    /// Waits until every flight has landed. New ones can still begin: close the listeners first.
+    pub async fn drain(&self) {
+        self.flights.close();
+        self.flights.wait().await;
+    }
+}
+
+/// The stack, outermost first.
+pub fn stack(
+    gate: &Arc<Gate>,
+) -> impl Service<Request<WireBody>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static {
+    ServiceBuilder::new()
+        .layer(observe::observe(gate)) //       the line and the metric, whatever ends the request
+        .layer(health::health(gate)) //         health probes end here, outside admission
+        .layer(respond::respond(gate)) //       Ack | Rejection -> response; below it nothing knows a status
+        .layer(step::step(gate, select::select)) //   Inbound  -> Selected   404 405
+        .layer(step::step(gate, admit::admit)) //     Selected -> Admitted   400 403 503
+        .layer(step::step(gate, claim::claim)) //     Admitted -> Claimed    401, before a byte of the body
+        .layer(read::read(gate)) //                   Claimed  -> Received   408 413 503
+        .layer(step::step(gate, verify::verify)) //   Received -> Verified   401
+        .layer(step::step(gate, rate::rate)) //       Verified -> Verified   429 503
+        .layer(challenge::challenge()) //             a verified handshake is answered here
+        .layer(once::once(gate)) //                   one flight per key; copies wait
+        .service(accept::accept(gate)) //             durable append, or the upstream
+}

@@ -280,6 +280,11 @@ impl Scheme {
                 || [&signed.id, &signed.nonce].into_iter().flatten().any(|p| *p == Place::Header(header.clone()))
         })
     }
+    /// Whether this header carries the proof: a signature, or the credential.
+    pub fn signs_with(&self, header: &HeaderName) -> bool {
+        self.consumes(header)
+            || self.as_signed().is_some_and(|signed| signed.sources.iter().any(|(name, _)| name == header))
+    }
     /// The headers that a signature stands in, and those that hold what is signed with it: for `providers`.
     pub fn description(&self) -> Description {
         let Some(signed) = self.as_signed() else { return Description::default() };

@@ -1,0 +1,245 @@
+//! Innermost: what it means to accept, in each mode. Runs in a flight: nothing here is cancelled.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, header, request::Parts};
+use tokio::time::timeout_at;
+use tower::Service;
+
+use super::{
+    Ack, Gate, Rejection,
+    once::{Boarded, Landing},
+    verify::Verified,
+};
+use crate::{
+    config::{Source, model::Mode},
+    delivery::{Keep, Marks, Try, Verdict},
+    event::{Answer, Begin, Client, Event, EventHead, EventId, Hold, NewEvent},
+    http::headers,
+    preset::Locator,
+    store::{Appended, Known, Leased},
+    verify::{json, json::Scalar},
+};
+
+pub(super) fn accept(gate: &Arc<Gate>) -> Accept {
+    Accept { gate: gate.clone() }
+}
+
+#[derive(Clone)]
+pub(super) struct Accept {
+    gate: Arc<Gate>,
+}
+
+impl Service<Boarded> for Accept {
+    type Response = Landing;
+    type Error = Rejection;
+    type Future = BoxFuture<'static, Result<Landing, Rejection>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, boarded: Boarded) -> Self::Future {
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            match boarded.webhook.cx.route.source.mode {
+                _ if boarded.webhook.stale => append(&gate, &boarded.webhook, Begin::Held(Hold::Stale)).await,
+                Mode::Queue => append(&gate, &boarded.webhook, Begin::Due).await,
+                Mode::Respond => respond(&gate, &boarded).await,
+                Mode::Proxy => proxy(&gate, &boarded).await,
+            }
+        })
+    }
+}
+
+/// Stored durably, and that is all.
+async fn append(gate: &Gate, webhook: &Verified, begin: Begin) -> Result<Landing, Rejection> {
+    let event = new_event(webhook, event_head(gate, webhook), begin);
+    Ok(landing(gate.store.append(event).await?))
+}
+
+/// Stored durably, then delivered at once by this flight: the upstream's 2xx if it comes in time.
+async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
+    let webhook = &boarded.webhook;
+    let source = &webhook.cx.route.source;
+    let upstream = &source.upstreams[0];
+    let head = event_head(gate, webhook);
+    // With the breaker open, or every place taken, the lane delivers it when it can.
+    let Some(slot) = gate.lanes.try_slot(upstream, head.id) else {
+        return append(gate, webhook, Begin::Due).await;
+    };
+    let begin = Begin::FirstLeased(gate.lanes.lease_length(upstream));
+    let appended = gate.store.append(new_event(webhook, head.clone(), begin)).await?;
+    let Appended::New { id, lease: Some(lease), duplicate_of } = appended else {
+        return Ok(landing(appended));
+    };
+    boarded.flight.durable(id);
+    let leased = Leased {
+        lease,
+        event: Event { head: EventHead { duplicate_of, ..head }, body: webhook.body.clone(), copies: 0 },
+        upstream: upstream.clone(),
+        attempt: 1,
+        cause: "first".to_owned(),
+        age: Duration::ZERO,
+    };
+    let ack = match gate.lanes.deliver_now(leased, slot, keep(source)).await {
+        Some(answer) => Ack::Answered { id, answer, copy: false },
+        None => Ack::Accepted(id),
+    };
+    Ok(Landing { ack, known: Some(id) })
+}
+
+/// The upstream's answer is the answer. Keys are looked up before, and recorded after a 2xx.
+async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
+    let webhook = &boarded.webhook;
+    let source = &webhook.cx.route.source;
+    match gate.store.lookup(webhook.keys).await? {
+        Known::No => {}
+        Known::Copy { first, answer } => return Ok(copy(first, answer)),
+        // The store alone knows what a conflict means for this source.
+        Known::Conflict { .. } => return append(gate, webhook, Begin::Due).await,
+    }
+    let head = event_head(gate, webhook);
+    let id = head.id;
+    let upstream = &source.upstreams[0];
+    let slot = timeout_at(webhook.cx.deadline, gate.lanes.slot(upstream, id)).await;
+    let Ok(Some(mut slot)) = slot else { return Err(Rejection::UpstreamUnreachable) };
+    let request = Try {
+        head: &head,
+        body: &webhook.body,
+        number: 1,
+        cause: "first",
+        age: None,
+        uncertain: boarded.flight.is_uncertain(),
+        forward_query: source.forward_query,
+        marks: &Marks::default(),
+    };
+    let answered = match slot.attempt(&request).await.verdict {
+        Verdict::Delivered(answered) => {
+            let answer = keep(source).answer(&answered);
+            let kept = Some((answer.clone(), source.answer_kept));
+            if let Err(error) = gate.store.record(id, &source.name, webhook.keys, kept, source.proxy_keys_fsync).await {
+                // The upstream has it: a refusal now would make the provider send it again. The guard
+                // remembers it for as long as this process lives.
+                let source = &*source.name;
+                tracing::error!(event = %id, source, %error, "failed to record the keys of a proxied webhook");
+            }
+            return Ok(Landing { ack: Ack::Answered { id, answer, copy: false }, known: Some(id) });
+        }
+        Verdict::Refused(answered) | Verdict::Failed(answered) => answered,
+        Verdict::NotSent(_) => return Err(Rejection::UpstreamUnreachable),
+        Verdict::Unknown(trouble) if trouble.timed_out => return Err(Rejection::UpstreamTimedOut),
+        Verdict::Unknown(_) => return Err(Rejection::UpstreamCut),
+    };
+    // A definite failure: the provider sees it, unless it would drop the event for good, and its retry is tried
+    // anew.
+    let status = answered.status.as_u16();
+    let hidden = answered.status.is_redirection() || source.provider.sender.drops.contains(&status);
+    if hidden && !source.proxy_status_raw {
+        return Err(Rejection::UpstreamFailed);
+    }
+    let content_type = answered.content_type;
+    Err(Rejection::UpstreamAnswered(Arc::new(Answer { status, content_type, body: answered.body })))
+}
+
+fn keep(source: &Source) -> Keep {
+    Keep { ack_status: source.provider.sender.ack_status, kept: source.answer_kept }
+}
+
+fn landing(appended: Appended) -> Landing {
+    match appended {
+        Appended::New { id, .. } => Landing { ack: Ack::Accepted(id), known: Some(id) },
+        Appended::Known { first, answer, .. } => copy(first, answer),
+        Appended::Conflict { id: Some(id), .. } => Landing { ack: Ack::Conflict(id), known: Some(id) },
+        Appended::Conflict { id: None, first } => Landing { ack: Ack::Duplicate(first), known: None },
+    }
+}
+
+fn copy(first: EventId, answer: Option<Answer>) -> Landing {
+    let ack = match answer {
+        Some(answer) => Ack::Answered { id: first, answer, copy: true },
+        None => Ack::Duplicate(first),
+    };
+    Landing { ack, known: Some(first) }
+}
+
+fn new_event(webhook: &Verified, head: EventHead, begin: Begin) -> NewEvent {
+    let source = &webhook.cx.route.source;
+    NewEvent {
+        head,
+        body: webhook.body.clone(),
+        keys: webhook.keys,
+        upstreams: source.upstreams.clone(),
+        begin,
+        on_conflict: source.on_conflict,
+        on_resend: source.on_resend,
+    }
+}
+
+fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
+    let Verified { cx, head, body, proof, .. } = webhook;
+    let source: &Source = &cx.route.source;
+    EventHead {
+        id: EventId::new(gate.clock.wall()),
+        source: source.name.clone(),
+        provider: source.provider.name.clone(),
+        received_at: cx.exchange.came_at,
+        method: head.method.to_string(),
+        query: head.uri.query().filter(|_| source.forward_query).map(str::to_owned),
+        client: client(cx.exchange.peer, &head.headers),
+        headers: headers::to_stored(&head.headers, |name| source.scheme.consumes(name)),
+        event_type: source.provider.event_type.as_ref().and_then(|at| locate(at, head, body)),
+        attempt_id: source.provider.attempt_id.as_ref().and_then(|at| locate(at, head, body)),
+        verified: format!("{}/{}", proof.scheme(), proof.secret_id()),
+        traceparent: traceparent(&head.headers),
+        duplicate_of: None,
+        conflict_of: None,
+    }
+}
+
+fn client(peer: Option<std::net::IpAddr>, headers: &HeaderMap) -> Client {
+    Client {
+        address: peer.map(|ip| ip.to_string()).unwrap_or_default(),
+        proto: "http".to_owned(),
+        host: headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned(),
+    }
+}
+
+/// The longest event type or attempt id that is kept, in bytes.
+const LABEL_BYTES_MAX: usize = 256;
+
+/// A short printable value, for search and logs; nothing where it is neither.
+fn locate(at: &Locator, head: &Parts, body: &[u8]) -> Option<String> {
+    let text = match at {
+        Locator::Header(name) => head.headers.get(name)?.to_str().ok()?.to_owned(),
+        Locator::Json(pointer) => match json::scalar(body, pointer)? {
+            Scalar::Text(text) => text,
+            Scalar::Integer(digits) => digits,
+            Scalar::Bool(flag) => flag.to_string(),
+        },
+    };
+    let fits = !text.is_empty() && text.len() <= LABEL_BYTES_MAX && !text.chars().any(char::is_control);
+    fits.then_some(text)
+}
+
+/// The trace context that the request brought, if it is one, else a new one.
+fn traceparent(headers: &HeaderMap) -> String {
+    const NAME: HeaderName = HeaderName::from_static("traceparent");
+    let is_valid = |text: &str| {
+        let parts: Vec<&str> = text.split('-').collect();
+        let hex = |part: &str, length: usize| {
+            part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        let set = |part: &str| part.bytes().any(|b| b != b'0');
+        matches!(parts[..], ["00", trace, span, flags]
+            if hex(trace, 32) && set(trace) && hex(span, 16) && set(span) && hex(flags, 2))
+    };
+    let brought = headers.get(NAME).and_then(|value| value.to_str().ok()).filter(|text| is_valid(text));
+    brought.map_or_else(
+        || format!("00-{:032x}-{:016x}-01", rand::random::<u128>() | 1, rand::random::<u64>() | 1),
+        str::to_owned,
+    )
+}

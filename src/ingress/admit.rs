@@ -1,0 +1,85 @@
+//! Client address, well-formedness, and a place among the requests in flight: 400, 403, 503.
+//!
+//! Nothing here belongs to a source but its address list: what is unverified takes only from the server's own
+//! limits.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Uri, header, request::Parts};
+
+use super::{
+    Gate, Rejection,
+    select::{Cx, Selected},
+};
+use crate::secret::Secret;
+
+/// A webhook that may try to prove itself.
+pub(super) struct Admitted {
+    pub(super) cx: Cx,
+    pub(super) head: Parts,
+    pub(super) token: Option<Secret>,
+}
+
+pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejection> {
+    let Selected { mut cx, head, token } = selected;
+    if !is_well_formed(&head.uri, &head.headers) {
+        return Err(Rejection::Malformed);
+    }
+    let allow = &cx.route.source.allow;
+    // Fails closed: where there is a list, a client without an address is on none of it.
+    if !allow.is_empty() && !cx.exchange.peer.is_some_and(|ip| allow.iter().any(|net| net.contains(&ip))) {
+        return Err(Rejection::AddressNotAllowed);
+    }
+    let permit = gate.in_flight.clone().try_acquire_owned().map_err(|_| Rejection::TooManyInFlight)?;
+    cx.permits.push(Arc::new(permit));
+    Ok(Admitted { cx, head, token })
+}
+
+/// What hyper lets through and a proxy behind or in front of us might read otherwise.
+fn is_well_formed(uri: &Uri, headers: &HeaderMap) -> bool {
+    let one_host = headers.get_all(header::HOST).iter().count() == 1;
+    let chunked_once = headers.get_all(header::TRANSFER_ENCODING).iter().count() <= 1
+        && headers.get(header::TRANSFER_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    // A header named in Connection is hop-by-hop: a proxy would strip it, so it may not be a signature.
+    let only_hops = headers.get_all(header::CONNECTION).iter().all(|value| {
+        value.as_bytes().split(|byte| *byte == b',').all(|token| {
+            let token = token.trim_ascii();
+            [&b"close"[..], b"keep-alive", b"te", b"upgrade", b"http2-settings", b""]
+                .iter()
+                .any(|known| token.eq_ignore_ascii_case(known))
+        })
+    });
+    uri.authority().is_none() && one_host && chunked_once && only_hops
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_request_that_two_parsers_could_read_differently_is_malformed() {
+        let path = Uri::from_static("/hooks/a");
+        assert!(is_well_formed(&path, &headers(&[("host", "a"), ("connection", "Keep-Alive, close")])));
+        assert!(is_well_formed(&path, &headers(&[("host", "a"), ("transfer-encoding", "Chunked")])));
+        for wrong in [
+            &[][..],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a"), ("connection", "x-ps-signature")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert!(!is_well_formed(&path, &headers(wrong)), "{wrong:?}");
+        }
+        assert!(!is_well_formed(&Uri::from_static("http://other/hooks/a"), &headers(&[("host", "a")])));
+    }
+}

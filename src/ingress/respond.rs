@@ -1,0 +1,208 @@
+//! The one place where statuses are chosen: from the situation, and from what the provider does on a status.
+//! Below it nothing knows a status, above it nothing errors. A panic further in becomes one 500.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use tokio::time::timeout;
+use tower::{Layer, Service, ServiceExt, layer::layer_fn};
+
+use super::{
+    Ack, Gate, Rejection, Response, WireBody,
+    observe::{Exchange, Inbound},
+};
+use crate::{
+    config::Source,
+    event::Answer,
+    preset::{OnMismatch, OnStale},
+};
+
+pub(super) fn respond<S>(gate: &Arc<Gate>) -> impl Layer<S, Service = Respond<S>> + Clone + use<S> {
+    let gate = gate.clone();
+    layer_fn(move |inner| Respond { gate: gate.clone(), inner })
+}
+
+#[derive(Clone)]
+pub(super) struct Respond<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+impl<S> Service<Inbound> for Respond<S>
+where
+    S: Service<Inbound, Response = Ack, Error = Rejection> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let (exchange, inner) = (inbound.exchange.clone(), self.inner.clone());
+        let gate = self.gate.clone();
+        let unknown_path = gate.snapshot.load().unknown_path;
+        Box::pin(async move {
+            // `oneshot` inside the future: the steps run in `call`, where a panic would pass us by.
+            let work = async move { inner.oneshot(inbound).await };
+            let outcome = tokio::select! {
+                outcome = AssertUnwindSafe(work).catch_unwind() => outcome.unwrap_or(Err(Rejection::Panicked)),
+                () = gate.cut.cancelled() => Err(Rejection::Draining),
+            };
+            let source = exchange.source.get().map(Arc::as_ref);
+            let (code, event, mut response) = match &outcome {
+                Ok(ack) => (ack.code(), ack.event(), acknowledge(ack, source)),
+                Err(why) => (why.code(), None, refuse(why, source, unknown_path)),
+            };
+            discard_rest(&exchange, &mut response);
+            let _ = exchange.ended.set((code, response.status().as_u16(), event));
+            Ok(response)
+        })
+    }
+}
+
+fn acknowledge(ack: &Ack, source: Option<&Source>) -> Response {
+    let (word, id) = match ack {
+        Ack::Accepted(id) | Ack::Conflict(id) => ("accepted", id),
+        Ack::Duplicate(id) => ("duplicate", id),
+        Ack::Answered { answer, .. } => return relay(answer),
+        Ack::Challenge(token) => return response(200, "text/plain; charset=utf-8", token.clone().into()),
+    };
+    let status = source.map_or(200, |source| source.ack_status);
+    response(status, "application/json", format!("{{\"status\":\"{word}\",\"id\":\"{id}\"}}").into())
+}
+
+fn relay(answer: &Answer) -> Response {
+    let content_type = answer.content_type.as_deref().unwrap_or("application/octet-stream");
+    response(answer.status, content_type, answer.body.clone())
+}
+
+fn refuse(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> Response {
+    if let Rejection::UpstreamAnswered(answer) = why {
+        return relay(answer);
+    }
+    let status = status(why, source, unknown_path);
+    // One body for every failure of authenticity, and nothing in it that differs between requests.
+    let (title, detail) = match status {
+        400 => ("Bad Request", "the request is malformed"),
+        401 => ("Unauthorized", "the webhook could not be authenticated"),
+        403 => ("Forbidden", "this address may not send here"),
+        404 => ("Not Found", "no source has this path"),
+        405 => ("Method Not Allowed", "webhooks are sent with POST"),
+        408 => ("Request Timeout", "the body did not arrive in time"),
+        413 => ("Content Too Large", "the body is over the limit of this source"),
+        429 => ("Too Many Requests", "over the rate of this source"),
+        502 => ("Bad Gateway", "the upstream did not take it"),
+        504 => ("Gateway Timeout", "the upstream did not answer in time"),
+        503 => ("Service Unavailable", "not accepted now: send it again"),
+        _ => ("Internal Server Error", "a bug: the log of the gateway has the panic"),
+    };
+    let body =
+        format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\"}}");
+    let mut response = response(status, "application/problem+json", body.into());
+    let headers = response.headers_mut();
+    if status == 405 {
+        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    if let Some(seconds) = retry_after_s(why, status) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The status of a rejection, exhaustively.
+fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
+    let status = match why {
+        Rejection::UnknownPath => return unknown_path,
+        Rejection::WrongMethod => return 405,
+        Rejection::Unauthentic(refusal) => {
+            let retry = refusal.is_mismatch() && source.is_some_and(|s| s.on_mismatch == OnMismatch::Retry);
+            return if retry { 503 } else { 401 };
+        }
+        Rejection::Stale => {
+            return if source.is_some_and(|s| s.on_stale == OnStale::Retry) { 503 } else { 401 };
+        }
+        Rejection::TooLarge => return 413,
+        Rejection::Malformed => 400,
+        Rejection::AddressNotAllowed => 403,
+        Rejection::TooSlow | Rejection::Cut => 408,
+        Rejection::RateExceeded(_) => 429,
+        Rejection::UpstreamFailed | Rejection::UpstreamUnreachable | Rejection::UpstreamCut => 502,
+        Rejection::UpstreamTimedOut => 504,
+        Rejection::UpstreamAnswered(answer) => return answer.status,
+        Rejection::StaleByOurClock
+        | Rejection::TooManyInFlight
+        | Rejection::BudgetSpent
+        | Rejection::StoreFull
+        | Rejection::StoreUnavailable
+        | Rejection::Late
+        | Rejection::Draining => 503,
+        Rejection::Panicked => 500,
+    };
+    // What would make the provider drop the event, although a retry could succeed, becomes 503.
+    let drops = status != 400 && source.is_some_and(|source| source.provider.sender.drops.contains(&status));
+    if drops { 503 } else { status }
+}
+
+/// Seconds after which a retry makes sense, for statuses that invite one.
+fn retry_after_s(why: &Rejection, status: u16) -> Option<u64> {
+    matches!(status, 429 | 503).then(|| match why {
+        Rejection::RateExceeded(wait) => (wait.as_secs_f64().ceil().min(3600.0).max(1.0)) as u64,
+        Rejection::StoreFull | Rejection::StaleByOurClock => 30,
+        Rejection::StoreUnavailable | Rejection::Draining | Rejection::Late => 5,
+        Rejection::Unauthentic(_) | Rejection::Stale => 60,
+        _ => 1,
+    })
+}
+
+fn response(status: u16, content_type: &str, body: Bytes) -> Response {
+    let mut response = http::Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
+}
+
+/// How much of an unread body is read and thrown away, so that a proxy in front sees the answer, not a reset.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
+/// Beyond this the connection is closed after the answer.
+const KEEP_ALIVE_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads what is left of the body beside the answer. hyper goes on reading as long as somebody holds the body.
+fn discard_rest(exchange: &Exchange, response: &mut Response) {
+    let Some(mut body) = exchange.body.lock().ok().and_then(|mut slot| slot.take()) else {
+        return;
+    };
+    let hint = http_body::Body::size_hint(&body);
+    if http_body::Body::is_end_stream(&body) {
+        return;
+    }
+    if hint.upper().is_none_or(|bytes| bytes > KEEP_ALIVE_BYTES_MAX) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    tokio::spawn(timeout(DISCARD_TIME_MAX, async move {
+        let mut left = DISCARD_BYTES_MAX;
+        while let Some(data) = next_data(&mut body).await {
+            left = left.saturating_sub(data.len());
+            if left == 0 {
+                break;
+            }
+        }
+    }));
+}
+
+async fn next_data(body: &mut WireBody) -> Option<Bytes> {
+    body.frame().await?.ok().map(|frame| frame.into_data().unwrap_or_default())
+}

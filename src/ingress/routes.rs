@@ -1,0 +1,75 @@
+//! What a reload swaps: paths and the sources behind them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    config::{Config, Source},
+    policy::rate::Bucket,
+};
+
+/// One configuration, as the steps see it.
+#[derive(Debug)]
+pub struct Snapshot {
+    exact: HashMap<String, Arc<Route>>,
+    /// Paths with a `{token}` segment: what stands before it, what stands after it.
+    with_token: Vec<(String, String, Arc<Route>)>,
+    pub(super) unknown_path: u16,
+    pub(super) health_path: Option<String>,
+    pub(super) body_timeout: std::time::Duration,
+    pub(super) body_rate_min: u64,
+}
+
+/// A source with its state at run time.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) source: Arc<Source>,
+    /// Verified webhooks per second.
+    pub(super) rate: Option<Mutex<Bucket>>,
+    /// Verified requests and their flights.
+    pub(super) in_flight: Option<Arc<Semaphore>>,
+}
+
+impl Snapshot {
+    /// The routes of a configuration.
+    pub fn new(config: &Config, now: Instant) -> Self {
+        let mut exact = HashMap::new();
+        let mut with_token = Vec::new();
+        for source in config.sources.values() {
+            let route = Arc::new(Route {
+                source: source.clone(),
+                rate: source.rate.map(|rate| Mutex::new(Bucket::new(rate, now))),
+                in_flight: source.in_flight_max.map(|max| Arc::new(Semaphore::new(max))),
+            });
+            match &source.path.around_token {
+                None => {
+                    exact.insert(source.path.text.clone(), route);
+                }
+                Some((before, after)) => with_token.push((before.clone(), after.clone(), route)),
+            }
+        }
+        Self {
+            exact,
+            with_token,
+            unknown_path: config.server.unknown_path,
+            health_path: config.server.health_path.clone(),
+            body_timeout: config.server.limits.body_timeout,
+            body_rate_min: config.server.limits.body_rate_min,
+        }
+    }
+
+    /// The route of a raw path, and its token. Bytes are compared as they came: nothing is decoded or folded.
+    pub(super) fn find<'p>(&self, path: &'p str) -> Option<(Arc<Route>, Option<&'p str>)> {
+        if let Some(route) = self.exact.get(path) {
+            return Some((route.clone(), None));
+        }
+        self.with_token.iter().find_map(|(before, after, route)| {
+            let token = path.strip_prefix(before.as_str())?.strip_suffix(after.as_str())?;
+            (!token.is_empty() && !token.contains('/')).then(|| (route.clone(), Some(token)))
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! Raw path to source, and the deadline: 404, 405.
+
+use std::sync::Arc;
+
+use http::{Method, request::Parts};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use super::{
+    Gate, Rejection,
+    observe::{Exchange, Inbound},
+    routes::{Route, Snapshot},
+};
+use crate::secret::Secret;
+
+/// What a request carries from here on. Whoever holds it holds its permits.
+#[derive(Clone)]
+pub(super) struct Cx {
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) route: Arc<Route>,
+    /// By when the answer must be on its way.
+    pub(super) deadline: Instant,
+    /// Shares of `in_flight_max`, of the server and of the source.
+    pub(super) permits: Vec<Arc<OwnedSemaphorePermit>>,
+}
+
+/// A webhook whose source is known.
+pub(super) struct Selected {
+    pub(super) cx: Cx,
+    pub(super) head: Parts,
+    /// The secret segment of the path.
+    pub(super) token: Option<Secret>,
+}
+
+pub(super) fn select(gate: &Gate, inbound: Inbound) -> Result<Selected, Rejection> {
+    let Inbound { head, exchange } = inbound;
+    let snapshot = gate.snapshot.load_full();
+    let (route, token) = snapshot.find(head.uri.path()).ok_or(Rejection::UnknownPath)?;
+    let token = token.map(Secret::new);
+    let _ = exchange.source.set(route.source.clone());
+    if head.method != Method::POST {
+        return Err(Rejection::WrongMethod);
+    }
+    let deadline = exchange.came + route.source.answer_within;
+    Ok(Selected { cx: Cx { exchange, snapshot, route, deadline, permits: Vec::new() }, head, token })
+}
