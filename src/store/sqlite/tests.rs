@@ -295,3 +295,17 @@ async fn hot_queries_use_their_index() {
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}:\n{plan}");
     }
 }
+
+#[tokio::test]
+async fn nothing_of_a_failed_group_is_left_and_an_error_that_may_pass_is_not_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let out_of_memory = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM), None);
+    let write = store.write(move |desk| {
+        desk.append(big(1, 10))?;
+        Err::<(), _>(Stop::Fault(out_of_memory))
+    });
+    assert!(matches!(write.await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.append(big(1, 10)).await, Ok(Appended::New { .. })));
+    assert_eq!(store.stats().await.unwrap().events, 1);
+}
