@@ -216,7 +216,7 @@ async fn run(ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn both_engines_say_the_same(ops in proptest::collection::vec(op(), 1..50)) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()

@@ -2,7 +2,7 @@
 //!
 //! * `open`: directory, lock, format version, settings.
 //! * `writer`: the thread, the groups, what a failed write means.
-//! * `ops`: what is done inside a transaction.
+//! * `ops`: what is done inside a transaction, made of `parts`.
 //! * `reads`: what is read beside it.
 //! * `schema.sql`: the format.
 //!
@@ -10,6 +10,7 @@
 
 mod open;
 mod ops;
+mod parts;
 mod reads;
 mod rows;
 mod writer;

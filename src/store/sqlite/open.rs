@@ -265,15 +265,14 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Option<Stamp>> {
     Ok(saved)
 }
 
+pub(super) const RESTART: &str = "UPDATE deliveries SET state = 'due', due_at = ?1, cause = ?2, fence = fence + 1
+     WHERE state = 'leased' AND state IN ('due', 'leased')";
+
 /// The workers of the last process are gone: what they had is due. Returns the first free number of a delivery.
 fn restart(connection: &mut Connection, now: Stamp) -> rusqlite::Result<i64> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     save_clock(&transaction, now)?;
-    transaction.execute(
-        "UPDATE deliveries SET state = 'due', due_at = ?1, cause = ?2, fence = fence + 1 WHERE state = 'leased'
-         AND state IN ('due', 'leased')",
-        (now.elapsed_ms, cause::RESTART),
-    )?;
+    transaction.execute(RESTART, (now.elapsed_ms, cause::RESTART))?;
     let next = transaction.query_row("SELECT coalesce(max(id), 0) + 1 FROM deliveries", [], |row| row.get(0))?;
     transaction.commit()?;
     Ok(next)

@@ -15,10 +15,12 @@ use crate::{
     time::Wall,
 };
 
+pub(super) const NEXT_DUE: &str =
+    "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND state IN ('due', 'leased')";
+pub(super) const OLDEST_DUE: &str = "SELECT min(armed_at) FROM deliveries WHERE upstream = ?1 AND state = 'due'";
+
 pub(super) fn next_due(connection: &Connection, now_ms: i64, upstream: &str) -> Result<Option<Duration>, Stop> {
-    let due_at: Option<i64> = connection
-        .prepare_cached("SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND state IN ('due', 'leased')")?
-        .query_row([upstream], |row| row.get(0))?;
+    let due_at: Option<i64> = connection.prepare_cached(NEXT_DUE)?.query_row([upstream], |row| row.get(0))?;
     Ok(due_at.map(|due_at| between(now_ms, due_at)))
 }
 
@@ -170,9 +172,7 @@ pub(super) fn stats(connection: &Connection, now_ms: i64, directory: &Path) -> R
         let upstream: Name = row.get(0)?;
         let state = rows::state(row, 1)?;
         if state == State::Due {
-            let oldest: Option<i64> = snapshot
-                .prepare_cached("SELECT min(armed_at) FROM deliveries WHERE upstream = ?1 AND state = 'due'")?
-                .query_row([&upstream], |row| row.get(0))?;
+            let oldest: Option<i64> = snapshot.prepare_cached(OLDEST_DUE)?.query_row([&upstream], |row| row.get(0))?;
             if let Some(oldest) = oldest {
                 stats.oldest_due.insert(Name::clone(&upstream), between(oldest, now_ms));
             }

@@ -47,8 +47,8 @@ async fn everything_is_there_after_a_restart_and_what_was_leased_is_due() {
     let new = event(keys(1, 1, 1), &["a"]);
     let head = new.head.clone();
     store.append(new).await.unwrap();
-    store.count_copy(head.id);
     let lost = store.lease("a", 1, LEASE).await.unwrap().remove(0);
+    store.count_copy(head.id);
     store.close().await;
 
     let store = open(directory.path());
@@ -131,7 +131,7 @@ async fn a_full_store_refuses_and_accepts_again_when_history_can_go() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+    assert_eq!(refused.to_string(), "store is full: `store.disk_bytes_max` is reached");
     assert!(stored > 10 && matches!(store.health(), Err(StoreError::Full(_))));
     assert!(store.stats().await.unwrap().bytes <= disk_bytes_max + (64 << 10), "the shared memory is on top");
     // What was refused left no trace; what was accepted can still be worked on.
@@ -275,21 +275,11 @@ async fn hot_queries_use_their_index() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     for (sql, index) in [
-        (ops::lease_sql(), "deliveries_due"),
-        (
-            "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND state IN ('due', 'leased')".to_owned(),
-            "deliveries_due",
-        ),
-        ("SELECT min(armed_at) FROM deliveries WHERE upstream = ?1 AND state = 'due'".to_owned(), "deliveries_oldest"),
-        (
-            "SELECT seq, id FROM events WHERE finished_at IS NOT NULL AND finished_at <= ?1 ORDER BY finished_at LIMIT 1"
-                .to_owned(),
-            "events_finished",
-        ),
-        (
-            "UPDATE deliveries SET state = 'due' WHERE state = 'leased' AND state IN ('due', 'leased')".to_owned(),
-            "deliveries_due",
-        ),
+        (&*ops::lease_sql(), "deliveries_due"),
+        (reads::NEXT_DUE, "deliveries_due"),
+        (reads::OLDEST_DUE, "deliveries_oldest"),
+        (parts::OLDEST_HISTORY, "events_finished"),
+        (open::RESTART, "deliveries_due"),
     ] {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let plan = store
@@ -304,4 +294,18 @@ async fn hot_queries_use_their_index() {
             .unwrap();
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}:\n{plan}");
     }
+}
+
+#[tokio::test]
+async fn nothing_of_a_failed_group_is_left_and_an_error_that_may_pass_is_not_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let out_of_memory = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM), None);
+    let write = store.write(move |desk| {
+        desk.append(big(1, 10))?;
+        Err::<(), _>(Stop::Fault(out_of_memory))
+    });
+    assert!(matches!(write.await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.append(big(1, 10)).await, Ok(Appended::New { .. })));
+    assert_eq!(store.stats().await.unwrap().events, 1);
 }

@@ -317,20 +317,15 @@ impl Writer {
     fn close(self) {
         let Self { mut connection, inbox, shared, last, lock, .. } = self;
         shared.closed.store(true, Ordering::Release);
-        // Whoever was late gets an error instead of silence, and its effect does not happen.
-        while let Ok(message) = inbox.try_recv() {
-            if let Message::Job(job) = message {
-                job.work.finish(Err(StoreError::Unavailable("it is closed".to_owned())));
-            }
-        }
+        // Whoever was late finds its job dropped: an error, and no effect.
+        drop(inbox);
         if shared.poisoned.get().is_none() {
             let finish = |connection: &Connection| {
                 if connection.is_autocommit() {
                     connection.execute_batch("BEGIN IMMEDIATE")?;
                 }
                 save_clock(connection, last)?;
-                connection.execute_batch("COMMIT")?;
-                connection.execute_batch("PRAGMA optimize")
+                connection.execute_batch("COMMIT")
             };
             if let Err(error) = finish(&connection) {
                 tracing::warn!(%error, "failed to close the store in order");
