@@ -85,7 +85,7 @@ impl Lane {
 
     /// Leases and begins what may begin now. Returns after how long to look again, if nothing happens before.
     async fn lease(self: &Arc<Self>) -> Result<Duration, StoreError> {
-        loop {
+        while !self.shared.stop.is_cancelled() {
             let room = self.shared.permits.available_permits().min(LEASE_MAX);
             let gate = self.shared.gate();
             let most = match gate {
@@ -118,6 +118,7 @@ impl Lane {
                 return Ok(due.unwrap_or(LOOK_AGAIN).clamp(WAIT_MIN, LOOK_AGAIN));
             }
         }
+        Ok(LOOK_AGAIN)
     }
 
     async fn deliver(self: Arc<Self>, leased: Leased, lapses_at: Instant, mut slot: Slot) {
