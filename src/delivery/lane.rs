@@ -86,7 +86,7 @@ impl Lane {
 
     /// Leases and begins what may begin now. Returns after how long to look again, if nothing happens before.
     async fn lease(self: &Arc<Self>) -> Result<Duration, StoreError> {
-        loop {
+        while !self.shared.stop.is_cancelled() {
             let room = self.shared.permits.available_permits().min(LEASE_MAX);
             let gate = self.shared.gate();
             let most = match gate {
@@ -119,6 +119,7 @@ impl Lane {
                 return Ok(due.unwrap_or(LOOK_AGAIN).clamp(WAIT_MIN, LOOK_AGAIN));
             }
         }
+        Ok(LOOK_AGAIN)
     }
 
     /// One attempt and its settlement. With `keep`, the answer of an upstream that took the event is kept and

@@ -673,6 +673,22 @@ async fn a_drain_finishes_what_runs_and_begins_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_leased_while_a_drain_begins_is_given_back() {
+    let up = Scripted::listing([]).await;
+    let world = World::new(touchy(up.address));
+    let gate = Arc::new(Semaphore::new(0));
+    world.store.faults().leases_wait = Some(gate.clone());
+    world.add(1, b"{}");
+    until(|| world.store.count(State::Leased) == 1).await;
+    let (drained, ()) = tokio::join!(world.lanes.drain(5 * SECOND), async {
+        settle_down().await;
+        gate.add_permits(100);
+    });
+    assert!(drained && up.requests.is_empty());
+    assert_eq!(world.store.count(State::Due), 1);
+}
+
+#[tokio::test]
 async fn a_drain_does_not_wait_for_ever() {
     let mut up = Scripted::listing([Act::Hang]).await;
     let world = World::new(upstream(up.address));

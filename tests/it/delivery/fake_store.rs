@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use hookward::{
     verify::{Key, Keys},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 
@@ -34,6 +34,8 @@ pub struct Faults {
     pub leases_fail: u32,
     /// That many calls of `settle` fail for now.
     pub settles_fail: u32,
+    /// Calls of `lease` answer only after a permit is there.
+    pub leases_wait: Option<Arc<Semaphore>>,
     /// That many leases are lost when they are settled.
     pub leases_lost: u32,
 }
@@ -138,12 +140,19 @@ fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 
 impl EventStore for FakeStore {
     fn lease(&self, upstream: &str, max: usize, length: Duration) -> BoxFuture<'_, Result<Vec<Leased>, StoreError>> {
-        let failing = &mut self.faults().leases_fail;
-        if *failing > 0 {
-            *failing -= 1;
+        let mut faults = self.faults();
+        if faults.leases_fail > 0 {
+            faults.leases_fail -= 1;
             return done(Err(StoreError::Unavailable("scripted".to_owned())));
         }
-        done(Ok(self.lease_now(upstream, max, length)))
+        let (leased, gate) = (self.lease_now(upstream, max, length), faults.leases_wait.clone());
+        async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.expect("open").forget();
+            }
+            Ok(leased)
+        }
+        .boxed()
     }
     fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>> {
         let (now, rows) = (Instant::now(), self.rows());
