@@ -36,7 +36,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Which gateway")]
 pub(super) struct Connect {
-    /// The gateway's configuration: [admin] has its address and token.
+    /// The gateway's configuration, which has the address and the token.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address of the admin listener [env: HOOKWARD_ADMIN_URL] [default: http://127.0.0.1:9900]

@@ -194,6 +194,10 @@ async fn dns_rebinding_and_other_origins_are_refused() {
     let hostless = gateway.raw("GET /api/v1/events HTTP/1.0\r\n\r\n").await;
     assert_eq!(hostless.problem(), problem(403, "host_not_allowed"));
 
+    let two_names =
+        gateway.raw("GET http://evil.example/metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    assert_eq!(two_names.await.problem(), problem(403, "host_not_allowed"));
+
     let forget = format!("/api/v1/events/{}/forget", event_id(1));
     for header in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
         assert_eq!(gateway.ask("POST", &forget, &[header], "").await.problem(), problem(403, "cross_origin"));
@@ -240,12 +244,14 @@ async fn readiness_says_in_detail_what_is_wrong() {
     assert_eq!(gateway.get("/livez").await.status, 200, "alive, though not ready");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_does_not_hang_a_probe() {
     let gateway = Gateway::open().await;
     gateway.store.hangs.store(true, Relaxed);
+    let began = Instant::now();
     let answer = gateway.get("/readyz").await;
     assert_eq!((answer.status, &answer.json()["counts"]), (200, &Value::Null));
+    assert!(began.elapsed() < Duration::from_secs(1), "a probe waits no longer");
 }
 
 #[tokio::test]
@@ -601,6 +607,11 @@ async fn the_commands_show_and_change_what_the_gateway_has() {
     let redelivered = gateway.cli(&["events", "redeliver", "--state", "dead", "--yes"]).await;
     assert_eq!(text(&redelivered), "1 delivery due again\n");
     assert_eq!(gateway.store.calls(), [format!("redeliver {} orders", event_id(2))]);
+
+    gateway.store.many.store(true, Relaxed);
+    let all_pages = gateway.cli(&["events", "redeliver", "--state", "dead"]).await;
+    let said = String::from_utf8_lossy(&all_pages.stderr).into_owned();
+    assert!(said.contains("600 matching deliveries to redeliver"), "{said}");
 
     let missing = gateway.cli(&["events", "purge", &event_id(99).to_string(), "--yes"]).await;
     assert_eq!(missing.status.code(), Some(1));

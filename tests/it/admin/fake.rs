@@ -23,10 +23,10 @@ pub const CANARY: &str = "header-canary-91c3";
 pub const BINARY: &[u8] = b"\xff\x00<script>\r\n";
 
 /// The id of the event with this number; ids sort as numbers do.
-pub fn event_id(number: u8) -> EventId {
+pub fn event_id(number: u16) -> EventId {
     let mut bytes = [0; 16];
     bytes[..9].copy_from_slice(&[0x01, 0x9a, 0xa5, 0, 0, 0, 0x70, 0, 0x80]);
-    bytes[15] = number;
+    bytes[14..].copy_from_slice(&number.to_be_bytes());
     EventId::from_bytes(bytes)
 }
 
@@ -36,6 +36,8 @@ pub struct Fake {
     pub hangs: AtomicBool,
     pub panics: AtomicBool,
     pub emptied: AtomicBool,
+    /// Lists 600 dead letters instead of the four events.
+    pub many: AtomicBool,
     calls: Mutex<Vec<String>>,
     filter: Mutex<Filter>,
 }
@@ -76,7 +78,7 @@ fn all() -> Vec<(Event, Vec<Delivery>)> {
     ]
 }
 
-fn head(number: u8, source: &str, event_type: Option<&str>) -> EventHead {
+fn head(number: u16, source: &str, event_type: Option<&str>) -> EventHead {
     let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     EventHead {
         id: event_id(number),
@@ -198,7 +200,14 @@ impl EventStore for Fake {
     }
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
         assert!(!self.panics.load(Relaxed), "as asked, with {CANARY}");
-        let fitting = all().into_iter().filter(|(event, deliveries)| fits(&filter, event, deliveries));
+        let dead = |number| {
+            (
+                Event { head: head(number, "gains", None), body: Body::free("{}"), copies: 0 },
+                vec![delivery(State::Dead)],
+            )
+        };
+        let events = if self.many.load(Relaxed) { (1..=600).rev().map(dead).collect() } else { all() };
+        let fitting = events.into_iter().filter(|(event, deliveries)| fits(&filter, event, deliveries));
         let listed = fitting.take(filter.limit).map(|(event, mut deliveries)| {
             for delivery in &mut deliveries {
                 delivery.history.clear();
