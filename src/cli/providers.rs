@@ -256,7 +256,7 @@ mod tests {
             "field t, seconds since 1970",
             "1h past, 5m future",
             "exactly 200",
-            "every status but 2xx",
+            "retries         nothing",
             "Nobody has confirmed:",
             "vendor-doc: ",
         ] {
