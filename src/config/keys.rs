@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{provider_seam::Facts, read, store::Horizons};
+use super::{
+    provider_seam::{self as seam, Facts},
+    read,
+    store::Horizons,
+};
 use crate::{
     document::{At, Section, Value, format_duration},
     preset::Provider,
@@ -44,7 +48,7 @@ pub(super) fn read_plan(
 ) -> KeyPlan {
     let problems = section.problems();
     let preset_key = provider.map_or(EventKey::Body, |provider| provider.event_key.clone());
-    let event_key = section.value("event_key").and_then(|value| read_event_key(value, facts)).unwrap_or(preset_key);
+    let event_key = section.value("event_key").and_then(|value| read_event_key(value, provider)).unwrap_or(preset_key);
     let scope: Arc<str> = match section.read::<String>("scope") {
         Some(at) if at.is_empty() => {
             problems.error(&at.place, "`scope` is empty", "leave it out: a source has a scope of its own");
@@ -97,11 +101,11 @@ pub(super) fn read_plan(
 }
 
 /// `"body"`, `"none"`, `"/pointer"`, `"header:NAME"`, or a list of the last two.
-fn read_event_key(value: Value<'_>, facts: Option<&Facts>) -> Option<EventKey> {
+fn read_event_key(value: Value<'_>, provider: Option<&Provider>) -> Option<EventKey> {
     match value.as_text() {
         Some("body") => return Some(EventKey::Body),
         Some("none") => return Some(EventKey::None),
-        Some(_) => return read_key_part(&value, facts).map(|part| EventKey::Parts(vec![part])),
+        Some(_) => return read_key_part(&value, provider).map(|part| EventKey::Parts(vec![part])),
         None => {}
     }
     let seen = value.clone();
@@ -113,10 +117,10 @@ fn read_event_key(value: Value<'_>, facts: Option<&Facts>) -> Option<EventKey> {
         );
         return None;
     }
-    items.iter().map(|item| read_key_part(item, facts)).collect::<Option<Vec<_>>>().map(EventKey::Parts)
+    items.iter().map(|item| read_key_part(item, provider)).collect::<Option<Vec<_>>>().map(EventKey::Parts)
 }
 
-fn read_key_part(value: &Value<'_>, facts: Option<&Facts>) -> Option<KeyPart> {
+fn read_key_part(value: &Value<'_>, provider: Option<&Provider>) -> Option<KeyPart> {
     const HELP: &str =
         "write \"body\", \"none\", a JSON pointer such as \"/id\", \"header:NAME\", or a list of pointers";
     let text = value.clone().get::<String>()?;
@@ -125,7 +129,7 @@ fn read_key_part(value: &Value<'_>, facts: Option<&Facts>) -> Option<KeyPart> {
             value.error(format!("`event_key`: \"{name}\" is not the name of a header"), HELP);
             return None;
         };
-        if facts.is_some_and(|facts| !facts.signed_headers.contains(&header)) {
+        if provider.is_some_and(|provider| !seam::signs_header(provider, &header)) {
             value.error(
                 format!("`event_key`: this provider does not sign the header `{header}`"),
                 "whoever replays a webhook could change it; use a JSON pointer into the body, or \"body\"",

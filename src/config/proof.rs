@@ -83,18 +83,18 @@ pub(super) fn read(
     }
 
     let chosen = guard.as_ref().and_then(|at| read_guard(problems, at));
-    if chosen == Some(CredentialPlace::PathToken) && !has_token {
+    if chosen == Some(CredentialPlace::Token) && !has_token {
         problems.error(
             path_place,
             "`guard` is \"token\" and there is no {token} in the path",
             format!("write path = \"{}/{{token}}\"", path.text),
         );
     }
-    if has_token && chosen.as_ref().is_some_and(|place| *place != CredentialPlace::PathToken) {
+    if has_token && chosen.as_ref().is_some_and(|place| *place != CredentialPlace::Token) {
         let at = guard.as_ref().map_or(path_place, |at| &at.place);
         problems.error(at, "there are two guards: this one, and {token} in the path", "keep one of them");
     }
-    let token = has_token.then_some(CredentialPlace::PathToken);
+    let token = has_token.then_some(CredentialPlace::Token);
     proof.place = chosen.or(token).or_else(|| facts.credential.clone());
     if let Some(place) = &proof.place {
         proof.is_guard = facts.credential.as_ref() != Some(place);
@@ -146,7 +146,7 @@ fn open_up(proof: &mut Proof) {
 
 fn describe_guard(place: &CredentialPlace) -> String {
     match place {
-        CredentialPlace::PathToken => "token in the path".to_owned(),
+        CredentialPlace::Token => "token in the path".to_owned(),
         CredentialPlace::Basic => "basic authentication".to_owned(),
         CredentialPlace::Header(name) => format!("value of the header {name}"),
     }
@@ -155,7 +155,7 @@ fn describe_guard(place: &CredentialPlace) -> String {
 fn read_guard(problems: &Problems, at: &At<String>) -> Option<CredentialPlace> {
     const HELP: &str = "write \"token\", \"basic\" or \"header:NAME\"";
     match at.value.split_once(':') {
-        None if at.value == "token" => Some(CredentialPlace::PathToken),
+        None if at.value == "token" => Some(CredentialPlace::Token),
         None if at.value == "basic" => Some(CredentialPlace::Basic),
         Some(("header", name)) => {
             let header = HeaderName::try_from(name.trim()).ok();
@@ -180,7 +180,7 @@ pub(super) fn decode(
     let Some(provider) = provider else { return Vec::new() };
     let decode = |secret: &SecretText| match &proof.place {
         None => secret.decode(reader, provider.key_format),
-        Some(CredentialPlace::PathToken) => secret.credential(reader, path::token_fits),
+        Some(CredentialPlace::Token) => secret.credential(reader, path::token_fits),
         Some(CredentialPlace::Basic) => secret.credential(reader, |text| {
             if text.contains(':') { Ok(()) } else { Err("basic authentication is \"user:password\"") }
         }),

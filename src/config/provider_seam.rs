@@ -10,18 +10,19 @@ use http::HeaderName;
 use crate::{
     document::Section,
     preset::{Evidence, EvidenceKind, Items, OnMismatch, OnStale, Provider, Sender},
+    secret::Secret,
     verify::{EventKey, KeyFormat, KeyPart, Scheme, Tolerance},
 };
 
 /// Where a credential stands that is compared, not computed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum CredentialPlace {
-    /// The `{token}` segment of the path.
-    PathToken,
-    /// `Authorization: Basic`, compared with `user:password`.
-    Basic,
     /// The whole value of a header.
     Header(HeaderName),
+    /// `Authorization: Basic …`; the secret is `user:password`.
+    Basic,
+    /// The `{token}` segment of the source's path.
+    Token,
 }
 
 /// What the rules need to know about a provider's scheme.
@@ -33,8 +34,6 @@ pub(super) struct Facts {
     pub(super) timed: bool,
     /// The place of the credential that the provider itself sends, if it signs nothing.
     pub(super) credential: Option<CredentialPlace>,
-    /// Headers inside the signed content.
-    pub(super) signed_headers: Vec<HeaderName>,
     /// Algorithm and headers, for people.
     pub(super) description: String,
 }
@@ -76,12 +75,32 @@ pub(super) fn facts(provider: &Provider) -> Facts {
         signed,
         timed,
         credential: (*provider.name == *"gains").then_some(CredentialPlace::Header(http::header::AUTHORIZATION)),
-        signed_headers: match &*provider.name {
-            "standard-webhooks" => vec![HeaderName::from_static("webhook-id")],
-            _ => Vec::new(),
-        },
         description: (*scheme).to_owned(),
     }
+}
+
+/// Whether a header is inside the signed content.
+pub(super) fn signs_header(provider: &Provider, header: &HeaderName) -> bool {
+    &*provider.name == "standard-webhooks" && header == "webhook-id"
+}
+
+/// The key formats, by the name they have in a configuration.
+pub(super) const KEY_FORMATS: [(&str, KeyFormat); 4] =
+    [("utf8", KeyFormat::Utf8), ("base64", KeyFormat::Base64), ("whsec", KeyFormat::Whsec), ("hex", KeyFormat::Hex)];
+
+/// Key bytes from the text of a secret, or why not.
+pub(super) fn decode_key(format: KeyFormat, text: &str) -> Result<Secret, &'static str> {
+    use base64ct::{Base64Unpadded, Encoding as _};
+    let base64 = |text: &str| Base64Unpadded::decode_vec(text.trim_end_matches('='));
+    let bytes = match format {
+        KeyFormat::Utf8 => Ok(text.as_bytes().to_vec()),
+        KeyFormat::Base64 => base64(text).map_err(|_| "the secret is not valid base64"),
+        KeyFormat::Whsec => {
+            base64(text.strip_prefix("whsec_").unwrap_or(text)).map_err(|_| "the secret is not valid base64")
+        }
+        KeyFormat::Hex => Err("the secret is not valid hexadecimal"),
+    };
+    bytes.map(Secret::new)
 }
 
 /// Name, scheme, tolerance in seconds past and future (0: untimed), deadline in seconds.

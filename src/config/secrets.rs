@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::load::{Reader, SecretNote, Secrets, read_text};
+use super::{
+    load::{Reader, SecretNote, Secrets, read_text},
+    provider_seam as seam,
+};
 use crate::{
     document::{At, Place, Section, Value},
     secret::Secret,
@@ -41,12 +44,9 @@ impl SecretText {
         if text.to_ascii_lowercase().contains("change-me") {
             reader.change_me.borrow_mut().push(self.place.clone());
         }
-        let secret = self
-            .encoding
-            .unwrap_or(format)
-            .decode(text)
-            .map_err(|error| reader.problems.error(&self.place, error.to_string(), error.advice()))
-            .ok()?;
+        let format = self.encoding.unwrap_or(format);
+        let decoded = seam::decode_key(format, text);
+        let secret = decoded.map_err(|why| reader.problems.error(&self.place, why, advice(format))).ok()?;
         if secret.len() < SECRET_BYTES_MIN && !self.allow_short {
             reader.problems.error(
                 &self.place,
@@ -75,6 +75,20 @@ impl SecretText {
     /// The entry of a keyring.
     pub(super) fn key(&self, key: Secret) -> SecretKey {
         SecretKey { id: self.note.id.clone(), key, not_before: self.note.not_before, expires_at: self.note.expires_at }
+    }
+}
+
+/// What to do about a secret that does not fit its format.
+const fn advice(format: KeyFormat) -> &'static str {
+    match format {
+        KeyFormat::Utf8 => "give it the secret that the provider shows",
+        KeyFormat::Base64 => {
+            "copy it whole, in the standard alphabet (A-Z a-z 0-9 + /); if it is plain text, set encoding = \"utf8\""
+        }
+        KeyFormat::Whsec => "copy it whole, with its prefix `whsec_`; if it is plain text, set encoding = \"utf8\"",
+        KeyFormat::Hex => {
+            "copy it whole: an even number of the digits 0-9 a-f; if it is plain text, set encoding = \"utf8\""
+        }
     }
 }
 
@@ -141,7 +155,7 @@ pub(super) fn read_open(reader: &Reader<'_>, section: &mut Section<'_>, default_
     let id = section.read::<String>("id");
     let not_before = section.read::<Wall>("not_before");
     let expires_at = section.read::<Wall>("expires_at");
-    let encoding = section.choice("encoding", &KeyFormat::NAMES).map(|at| at.value);
+    let encoding = section.choice("encoding", &seam::KEY_FORMATS).map(|at| at.value);
     let allow_short = section.read_or("allow_short", false);
 
     if let Some(id) = &id {
