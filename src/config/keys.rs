@@ -137,14 +137,9 @@ fn read_key_part(value: &Value<'_>, provider: Option<&Provider>) -> Option<KeyPa
         }
         return Some(KeyPart::Header(header));
     }
-    if !is_pointer(&text) {
+    if !seam::is_pointer(&text) {
         value.error(format!("`event_key`: \"{text}\" is not a JSON pointer"), HELP);
         return None;
     }
     Some(KeyPart::Json(text))
-}
-
-/// RFC 6901, not the whole document, and of sane length.
-pub(super) fn is_pointer(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= 256 && text.split('~').skip(1).all(|after| after.starts_with(['0', '1']))
 }

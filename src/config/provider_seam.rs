@@ -103,6 +103,11 @@ pub(super) fn decode_key(format: KeyFormat, text: &str) -> Result<Secret, &'stat
     bytes.map(Secret::new)
 }
 
+/// Whether a text is a JSON pointer as keys may use it.
+pub(super) fn is_pointer(text: &str) -> bool {
+    text.starts_with('/') && text.len() <= 256 && text.split('~').skip(1).all(|after| after.starts_with(['0', '1']))
+}
+
 /// Name, scheme, tolerance in seconds past and future (0: untimed), deadline in seconds.
 const STAND_INS: [(&str, &str, (u64, u64), u64); 10] = [
     ("gains", "credential in authorization", (0, 0), 90),
