@@ -1,7 +1,7 @@
 //! The guard under shuttle: every test below runs in many random interleavings of its threads, at each lock.
 
 #[path = "../src/replay/flights.rs"]
-#[expect(dead_code, unused_imports, reason = "the file is shared with the crate, which uses the rest of it")]
+#[expect(dead_code, reason = "the file is shared with the crate, which uses the rest of it")]
 mod flights;
 
 mod sync {

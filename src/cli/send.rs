@@ -349,12 +349,4 @@ mod tests {
         let args = parse("http://h/", &["--secret", "canary"]).expect("arguments");
         assert!(!format!("{args:?}").contains("canary"));
     }
-
-    #[test]
-    fn one_newline_at_the_end_of_a_file_is_not_part_of_the_secret() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "secret\n\r\n").expect("written");
-        let args = SecretArgs { secret_file: Some(file.path().to_owned()), secret_env: None, secret: None };
-        assert_eq!(args.load().expect("a secret").expose(), b"secret\n");
-    }
 }

@@ -65,6 +65,20 @@ fn what_the_example_calls_a_default_is_the_default() {
     }
 }
 
+/// The provider of one's own, which stands indented in comments at the end of the file.
+fn with_own_provider() -> String {
+    let (text, block) = EXAMPLE.split_once("#   [providers.acme]").expect("the example has one");
+    let lines: Vec<_> = block.lines().map(|line| line.strip_prefix("#   ").unwrap_or(line)).collect();
+    format!("{text}[providers.acme]{}", lines.join("\n"))
+}
+
+#[test]
+fn the_provider_of_the_example_is_one() {
+    let source = "[sources.acme]\nprovider = \"acme\"\nsecrets = [{ value = \"c2l4dGVlbi1vci1tb3JlLWJ5dGVz\" }]\nupstream = \"local\"\n";
+    let loaded = load(&format!("{}\n{source}", with_own_provider()));
+    assert!(loaded.config.is_some(), "{}", loaded.problems.render(false));
+}
+
 #[test]
 fn the_example_has_every_key() {
     let numbers: BTreeSet<usize> = commented().iter().map(|(i, ..)| *i).collect();
@@ -72,6 +86,7 @@ fn the_example_has_every_key() {
         EXAMPLE.lines().enumerate().map(|(i, line)| if numbers.contains(&i) { &line[2..] } else { line }).collect();
     let everything = everything.join("\n");
     let loaded = load(&everything);
+    let own_provider = load(&with_own_provider());
     // What is explained: `key = …` anywhere, or a word of the indented lists in comments.
     let explained = |key: &str| {
         everything.contains(&format!("{key} = "))
@@ -80,9 +95,23 @@ fn the_example_has_every_key() {
                 .filter(|line| line.starts_with("#   "))
                 .any(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == key))
     };
-    let tables =
-        ["server", "admin", "store", "replay", "log", "limits", "sources", "upstreams", "providers", "headers"];
-    let asked = loaded.problems.asked.borrow().clone();
+    let tables = [
+        "server",
+        "admin",
+        "store",
+        "replay",
+        "log",
+        "limits",
+        "sources",
+        "upstreams",
+        "providers",
+        "headers",
+        "signature",
+        "sender",
+        "evidence",
+    ];
+    let mut asked = loaded.problems.asked.borrow().clone();
+    asked.extend(own_provider.problems.asked.borrow().iter().cloned());
     assert!(asked.len() > 100);
     for path in asked {
         let key = path.rsplit('.').next().expect("a name");

@@ -8,7 +8,7 @@ use super::{providers::Facts, read, store::Horizons};
 use crate::{
     document::{At, Section, Value, format_duration},
     preset::Provider,
-    verify::{EventKey, KeyPart, KeyPlan, Tolerance},
+    verify::{EventKey, KeyPart, KeyPlan, Tolerance, json},
 };
 
 /// Parts of an event key; more would be a mistake.
@@ -44,7 +44,7 @@ pub(super) fn read_plan(
 ) -> KeyPlan {
     let problems = section.problems();
     let preset_key = provider.map_or(EventKey::Body, |provider| provider.event_key.clone());
-    let event_key = section.value("event_key").and_then(|value| read_event_key(value, facts)).unwrap_or(preset_key);
+    let event_key = section.value("event_key").and_then(|value| read_event_key(value, provider)).unwrap_or(preset_key);
     let scope: Arc<str> = match section.read::<String>("scope") {
         Some(at) if at.is_empty() => {
             problems.error(&at.place, "`scope` is empty", "leave it out: a source has a scope of its own");
@@ -97,11 +97,11 @@ pub(super) fn read_plan(
 }
 
 /// `"body"`, `"none"`, `"/pointer"`, `"header:NAME"`, or a list of the last two.
-fn read_event_key(value: Value<'_>, facts: Option<&Facts>) -> Option<EventKey> {
+fn read_event_key(value: Value<'_>, provider: Option<&Provider>) -> Option<EventKey> {
     match value.as_text() {
         Some("body") => return Some(EventKey::Body),
         Some("none") => return Some(EventKey::None),
-        Some(_) => return read_key_part(&value, facts).map(|part| EventKey::Parts(vec![part])),
+        Some(_) => return read_key_part(&value, provider).map(|part| EventKey::Parts(vec![part])),
         None => {}
     }
     let seen = value.clone();
@@ -113,10 +113,10 @@ fn read_event_key(value: Value<'_>, facts: Option<&Facts>) -> Option<EventKey> {
         );
         return None;
     }
-    items.iter().map(|item| read_key_part(item, facts)).collect::<Option<Vec<_>>>().map(EventKey::Parts)
+    items.iter().map(|item| read_key_part(item, provider)).collect::<Option<Vec<_>>>().map(EventKey::Parts)
 }
 
-fn read_key_part(value: &Value<'_>, facts: Option<&Facts>) -> Option<KeyPart> {
+fn read_key_part(value: &Value<'_>, provider: Option<&Provider>) -> Option<KeyPart> {
     const HELP: &str =
         "write \"body\", \"none\", a JSON pointer such as \"/id\", \"header:NAME\", or a list of pointers";
     let text = value.clone().get::<String>()?;
@@ -125,7 +125,7 @@ fn read_key_part(value: &Value<'_>, facts: Option<&Facts>) -> Option<KeyPart> {
             value.error(format!("`event_key`: \"{name}\" is not the name of a header"), HELP);
             return None;
         };
-        if facts.is_some_and(|facts| !facts.signs_header(&header)) {
+        if provider.is_some_and(|provider| !provider.scheme.signs_header(&header)) {
             value.error(
                 format!("`event_key`: this provider does not sign the header `{header}`"),
                 "whoever replays a webhook could change it; use a JSON pointer into the body, or \"body\"",
@@ -133,14 +133,9 @@ fn read_key_part(value: &Value<'_>, facts: Option<&Facts>) -> Option<KeyPart> {
         }
         return Some(KeyPart::Header(header));
     }
-    if !is_pointer(&text) {
+    if !json::is_pointer(&text) {
         value.error(format!("`event_key`: \"{text}\" is not a JSON pointer"), HELP);
         return None;
     }
     Some(KeyPart::Json(text))
-}
-
-/// RFC 6901, not the whole document, and of sane length.
-pub(super) fn is_pointer(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= 256 && text.split('~').skip(1).all(|after| after.starts_with(['0', '1']))
 }

@@ -356,7 +356,9 @@ fn read_providers(problems: &Problems, tables: Named<'_>) -> BTreeMap<String, Op
         }
         // `None`: it is there and wrong, which was reported; a source that names it is not told so again.
         let provider = value.section().and_then(|section| preset::read(section, &name)).map(Arc::new);
-        providers.insert(name.value, provider);
+        if preset::find(&name).is_none() {
+            providers.insert(name.value, provider);
+        }
     }
     providers
 }

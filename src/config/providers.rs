@@ -1,11 +1,6 @@
 //! What the rules of a source need to know about its provider.
 
-use http::HeaderName;
-
-use crate::{
-    preset::Provider,
-    verify::{CredentialPlace, Scheme},
-};
+use crate::{preset::Provider, verify::CredentialPlace};
 
 /// What the rules need to know about a provider's scheme.
 #[derive(Clone, Debug)]
@@ -18,12 +13,11 @@ pub(super) struct Facts {
     pub(super) credential: Option<CredentialPlace>,
     /// Algorithm and headers, for people.
     pub(super) description: String,
-    scheme: Scheme,
 }
 
 impl Facts {
     pub(super) fn of(provider: &Provider) -> Self {
-        let scheme = provider.scheme.clone();
+        let scheme = &provider.scheme;
         let headers: Vec<String> = scheme.description().headers.iter().map(ToString::to_string).collect();
         let description = match scheme.credential_place() {
             Some(place) => format!("credential in {place}"),
@@ -36,12 +30,6 @@ impl Facts {
             // A token in the path is the user's: it is there if the path has it.
             credential: scheme.credential_place().filter(|place| **place != CredentialPlace::Token).cloned(),
             description,
-            scheme,
         }
-    }
-
-    /// Whether a header is inside the signed content.
-    pub(super) fn signs_header(&self, header: &HeaderName) -> bool {
-        self.scheme.signs_header(header)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     event::{Name, OnConflict, OnResend},
     preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider},
     secret::Secret,
-    verify::Keyring,
+    verify::{Keyring, json},
 };
 
 /// What a source falls back to.
@@ -81,7 +81,8 @@ pub(super) fn read(
 
     if let Some(provider) = &mut provider {
         read_sender(&mut section, provider);
-        if provider.evidence.kind == EvidenceKind::SecondHand {
+        let is_own = defaults.providers.contains_key(&*provider.name);
+        if provider.evidence.kind == EvidenceKind::SecondHand && !is_own {
             let place = provider_name.as_ref().map_or(&name.place, |at| &at.place);
             problems.warn(
                 place,
@@ -342,7 +343,7 @@ fn read_items(mut section: Section<'_>) -> Option<Items> {
     const HELP: &str = "write items = { each = \"/Data\", key = [\"/Type\", \"/Number\"] }";
     let problems = section.problems();
     let pointer = |at: &At<String>| {
-        if !keys::is_pointer(at) {
+        if !json::is_pointer(at) {
             problems.error(&at.place, format!("`items`: \"{}\" is not a JSON pointer", at.value), HELP);
         }
     };

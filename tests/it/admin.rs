@@ -66,6 +66,7 @@ impl Gateway {
             upstreams: Box::new(|| {
                 ["orders", "idle"].map(|name| UpstreamStatus { name: name.into(), breaker: "closed" }).to_vec()
             }),
+            forgotten: Box::new(|_| {}),
             is_signature: Box::new(|source, header| source == "partssource" && header == "x-odd"),
         });
         let (stop, stopped) = oneshot::channel();

@@ -23,7 +23,6 @@ use hookward::{
     delivery::{Lanes, Marks, Parts, SourceRule, Tried, Try, Verdict},
     event::{Body, Client, EventHead, EventId, Item, State},
     policy::breaker::State as BreakerState,
-    preset::Items,
     secret::Secret,
     store::{Outcome, Settled},
     telemetry::Metrics,
@@ -88,10 +87,10 @@ struct World {
 
 impl World {
     fn new(upstream: Upstream) -> Self {
-        Self::with(upstream, SourceRule::default(), hookward::delivery::items::items)
+        Self::with(upstream, SourceRule::default())
     }
 
-    fn with(upstream: Upstream, rule: SourceRule, extract: hookward::delivery::items::Extract) -> Self {
+    fn with(upstream: Upstream, rule: SourceRule) -> Self {
         let frozen = freeze();
         let (store, settled) = FakeStore::new();
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
@@ -100,7 +99,6 @@ impl World {
             metrics: metrics.clone(),
             clock: Clock::starting_at(Wall::from_unix_s(1_700_000_000)),
             sources: BTreeMap::from([("orders".into(), rule)]),
-            extract,
         };
         let upstreams = BTreeMap::from([(upstream.name.clone(), Arc::new(upstream))]);
         let lanes = Lanes::start(&upstreams, parts).expect("lanes");
@@ -234,7 +232,7 @@ async fn an_upstream_receives_the_exact_bytes_and_the_promised_headers() {
 async fn a_query_is_forwarded_only_if_the_source_says_so() {
     let mut up = Scripted::listing([]).await;
     let rule = SourceRule { forward_query: true, items: None };
-    let world = World::with(upstream(up.address), rule, hookward::delivery::items::items);
+    let world = World::with(upstream(up.address), rule);
     world.add(1, b"{}");
     assert_eq!(up.next().await.line, "POST /in?own=1&a=1 HTTP/1.1");
 }
@@ -617,13 +615,13 @@ async fn an_upstream_with_a_signing_secret_can_verify_each_attempt() {
 #[tokio::test]
 async fn items_that_the_upstream_has_are_named() {
     // An item is a letter and a digit: its key and its content.
-    fn extract(_: &Items, _: &str, body: &[u8]) -> Vec<Option<Item>> {
+    fn extract(body: &[u8]) -> Vec<Option<Item>> {
         let item = |pair: &[u8]| Item { key: Key([pair[0]; 32]), content: [pair[1]; 32] };
         body.chunks(2).map(|pair| (pair[0] != b'?').then(|| item(pair))).collect()
     }
     let mut up = Scripted::listing([]).await;
-    let rule = SourceRule { items: Some(Items { each: String::new(), key: vec![] }), forward_query: false };
-    let mut world = World::with(upstream(up.address), rule, extract);
+    let rule = SourceRule { items: Some(Arc::new(extract)), forward_query: false };
+    let mut world = World::with(upstream(up.address), rule);
     world.add(1, b"a1b1");
     let first = up.next().await;
     assert_eq!(first.header("hookward-duplicate-items"), None);
@@ -637,13 +635,13 @@ async fn items_that_the_upstream_has_are_named() {
 
 #[tokio::test]
 async fn a_panic_in_one_attempt_is_its_own_failure() {
-    fn extract(_: &Items, _: &str, body: &[u8]) -> Vec<Option<Item>> {
+    fn extract(body: &[u8]) -> Vec<Option<Item>> {
         assert_ne!(body, b"bad", "scripted");
         vec![]
     }
     let up = Scripted::listing([]).await;
-    let rule = SourceRule { items: Some(Items { each: String::new(), key: vec![] }), forward_query: false };
-    let mut world = World::with(touchy(up.address), rule, extract);
+    let rule = SourceRule { items: Some(Arc::new(extract)), forward_query: false };
+    let mut world = World::with(touchy(up.address), rule);
     world.add(1, b"bad");
     let (_, settled) = world.settled().await;
     assert_eq!(settled.attempt.error.as_deref(), Some("internal error"));

@@ -147,6 +147,7 @@ impl EventStore for Fake {
     fn record(
         &self,
         _: EventId,
+        _: &Name,
         _: Keys,
         _: Option<(Answer, Duration)>,
         _: bool,

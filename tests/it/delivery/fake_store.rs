@@ -208,6 +208,7 @@ impl EventStore for FakeStore {
     fn record(
         &self,
         _: EventId,
+        _: &Name,
         _: Keys,
         _: Option<(Answer, Duration)>,
         _: bool,
