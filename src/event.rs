@@ -20,7 +20,6 @@ impl EventId {
     /// A new id whose time part is `now`.
     pub fn new(now: Wall) -> Self {
         let ns = now.unix_ns().max(0).unsigned_abs();
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder of 10^9 fits 32 bits")]
         let at = uuid::Timestamp::from_unix(uuid::NoContext, ns / 1_000_000_000, (ns % 1_000_000_000) as u32);
         Self(uuid::Uuid::new_v7(at))
     }

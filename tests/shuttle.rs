@@ -45,10 +45,11 @@ fn webhook(
     loop {
         match guard.enter(set(keys)) {
             Entry::Known(id) => return Ok(id),
-            Entry::Wait(mut watch) => match future::block_on(watch.landed()) {
-                Ok(id) => return Ok(id),
-                Err(_) => {}
-            },
+            Entry::Wait(mut watch) => {
+                if let Ok(id) = future::block_on(watch.landed()) {
+                    return Ok(id);
+                }
+            }
             Entry::Lead(flight) => {
                 assert_eq!(flying.fetch_add(1, SeqCst), 0, "two flights at once for overlapping keys");
                 thread::yield_now();

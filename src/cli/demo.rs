@@ -1,6 +1,10 @@
 //! `hookward demo`: the whole gateway in one process, on temporary data, with a table of what happened.
 
-use std::{fmt, process::ExitCode, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -250,16 +254,15 @@ fn secret(source: &str) -> String {
 }
 
 fn configuration(upstream_port: u16, data: &Scratch) -> String {
-    let sources: String = PROVIDERS
-        .iter()
-        .map(|name| {
-            let path = if *name == "sourcehub" { "path = \"/hooks/sourcehub/{token}\"\n" } else { "" };
-            format!(
-                "[sources.{name}]\nprovider = \"{name}\"\n{path}secrets = [{{ value = \"{}\" }}]\nupstream = \"echo\"\nbody_bytes_max = \"1MiB\"\n\n",
-                secret(name)
-            )
-        })
-        .collect();
+    let mut sources = String::new();
+    for name in PROVIDERS {
+        let token = if name == "sourcehub" { "/{token}" } else { "" };
+        let secret = secret(name);
+        let _ = write!(
+            sources,
+            "[sources.{name}]\nprovider = \"{name}\"\npath = \"/hooks/{name}{token}\"\nsecrets = [{{ value = \"{secret}\" }}]\nupstream = \"echo\"\nbody_bytes_max = \"1MiB\"\n\n"
+        );
+    }
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\ndrain_timeout = \"5s\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n[store]\npath = {:?}\n\n{sources}[upstreams.echo]\nurl = \"http://127.0.0.1:{upstream_port}/\"\n",
         data.0.join("data").display().to_string()

@@ -152,7 +152,7 @@ pub(super) fn read(
 
 /// The deadline less a margin for the way back: a fifth, at most a second.
 fn answer_within(deadline: Duration) -> Duration {
-    deadline.checked_sub((deadline / 5).min(Duration::from_secs(1))).unwrap()
+    deadline.saturating_sub((deadline / 5).min(Duration::from_secs(1)))
 }
 
 /// `upstream = "name or URL"` or `upstreams = ["a", "b"]`.

@@ -55,12 +55,11 @@ impl Budget {
         } else {
             let may_be_small = share.bytes + bytes <= SMALL_MAX;
             let reserved = may_be_small.then(|| self.small.clone().try_acquire_many_owned(wanted).ok()).flatten();
-            match reserved {
-                Some(more) => merge(&mut share.small, more),
-                None => {
-                    let more = timeout(PATIENCE, self.shared.clone().acquire_many_owned(wanted)).await.ok()?.ok()?;
-                    merge(&mut share.shared, more);
-                }
+            if let Some(more) = reserved {
+                merge(&mut share.small, more);
+            } else {
+                let more = timeout(PATIENCE, self.shared.clone().acquire_many_owned(wanted)).await.ok()?.ok()?;
+                merge(&mut share.shared, more);
             }
         }
         share.bytes += bytes;

@@ -35,18 +35,24 @@ where
         self.inner.poll_ready(cx)
     }
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let is_probe = self.gate.snapshot.load().health_path.as_deref() == Some(inbound.head.uri.path());
-        match is_probe
-            .then(|| {
-                health_response(&inbound.head.method, Probe::Ready, &self.gate.health, self.gate.clock.monotonic())
-            })
-            .flatten()
-        {
+        match self.probe(&inbound.head) {
             Some(response) => {
                 let _ = inbound.exchange.ended.set(("health", response.status().as_u16(), None));
                 Either::Right(ready(Ok(response)))
             }
             None => Either::Left(self.inner.call(inbound)),
         }
+    }
+}
+
+impl<S> HealthProbes<S> {
+    fn probe(&self, head: &http::request::Parts) -> Option<Response> {
+        let probe = match head.uri.path() {
+            "/livez" => Probe::Live,
+            "/readyz" => Probe::Ready,
+            path if self.gate.snapshot.load().health_path.as_deref() == Some(path) => Probe::Ready,
+            _ => return None,
+        };
+        health_response(&head.method, probe, &self.gate.health, self.gate.clock.monotonic())
     }
 }

@@ -157,7 +157,7 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
 /// Seconds after which a retry makes sense, for statuses that invite one.
 fn retry_after_s(why: &Rejection, status: u16) -> Option<u64> {
     matches!(status, 429 | 503).then(|| match why {
-        Rejection::RateExceeded(wait) => (wait.as_secs_f64().ceil().min(3600.0).max(1.0)) as u64,
+        Rejection::RateExceeded(wait) => wait.as_secs().saturating_add(1).min(3600),
         Rejection::StoreFull | Rejection::StaleByOurClock => 30,
         Rejection::StoreUnavailable | Rejection::Draining | Rejection::Late => 5,
         Rejection::Unauthentic(_) | Rejection::Stale => 60,

@@ -53,6 +53,12 @@ pub struct Watch<K, D, I, T> {
     set: Arc<Set<K, D>>,
 }
 
+impl<K, D, I, T> Clone for Watch<K, D, I, T> {
+    fn clone(&self) -> Self {
+        Self { phase: self.phase.clone(), set: self.set.clone() }
+    }
+}
+
 /// The duty to say how it ended. Dropped without landing (a panic, an abandoned task), it lands `lost`.
 #[derive(Debug)]
 pub struct Flight<K: Eq + Hash + Copy, D: Copy, I: Copy, T> {
@@ -70,7 +76,7 @@ pub struct Flights<K, D, I, T> {
 }
 
 struct Table<K, D, I, T> {
-    flying: HashMap<K, (watch::Receiver<Phase<I, T>>, Arc<Set<K, D>>)>,
+    flying: HashMap<K, Watch<K, D, I, T>>,
     known: LruCache<K, (I, D)>,
     /// Keys whose last flight ended without anybody knowing whether the upstream took it.
     uncertain: LruCache<K, ()>,
@@ -105,8 +111,8 @@ where
     pub fn enter(self: &Arc<Self>, set: Arc<Set<K, D>>) -> Entry<K, D, I, T> {
         let mut table = self.table.lock().expect("no panic while the table is locked");
         for key in &set.keys {
-            if let Some((phase, theirs)) = table.flying.get(key) {
-                return Entry::Wait(Watch { phase: phase.clone(), set: theirs.clone() });
+            if let Some(watch) = table.flying.get(key) {
+                return Entry::Wait(watch.clone());
             }
         }
         if let Some((id, _)) = set.exact.as_ref().and_then(|key| table.known.get(key)).filter(|(_, b)| *b == set.body) {
@@ -115,7 +121,7 @@ where
         let uncertain = set.keys.iter().any(|key| table.uncertain.contains(key));
         let (phase, watching) = watch::channel(Phase::Open);
         for key in &set.keys {
-            table.flying.insert(*key, (watching.clone(), set.clone()));
+            table.flying.insert(*key, Watch { phase: watching.clone(), set: set.clone() });
         }
         Entry::Lead(Flight { flights: self.clone(), set, phase, landed: false, uncertain })
     }

@@ -170,19 +170,16 @@ fn systemd_waits_longer_than_it_drains_and_allows_what_the_limits_need() {
     assert_eq!(unit("RestartPreventExitStatus"), hookward::cli::CONFIGURATION.to_string());
 }
 
-// LEAD: when `hookward::config::from_text(name, text, base_dir)` has landed, hold the configuration against it, and
-// take the defaults in the test of the unit from the model:
-//
-//     #[test]
-//     fn the_configuration_of_the_pod_loads() {
-//         let base = tempfile::tempdir().expect("there is room for a directory");
-//         fs::create_dir(base.path().join("secrets")).expect("it is new");
-//         for name in ["partssource", "gains"] {
-//             let secret = format!("Bearer a-secret-of-its-own-for-{name}");
-//             fs::write(base.path().join("secrets").join(name), secret).expect("there is room for a file");
-//         }
-//         let loaded = hookward::config::from_text("hookward.toml", &config_text(), base.path());
-//         assert_eq!(loaded.problems.errors(), 0, "{}", loaded.problems.render(false));
-//         let config = loaded.config.expect("it has no problems");
-//         assert_eq!(config.server.drain_delay, duration(&["server", "drain_delay"]));
-//     }
+#[test]
+fn the_configuration_of_the_pod_loads() {
+    let base = tempfile::tempdir().expect("there is room for a directory");
+    fs::create_dir(base.path().join("secrets")).expect("it is new");
+    for name in ["partssource", "gains"] {
+        let secret = format!("Bearer a-secret-of-its-own-for-{name}");
+        fs::write(base.path().join("secrets").join(name), secret).expect("there is room for a file");
+    }
+    let loaded = hookward::config::from_text("hookward.toml", &config_text(), base.path());
+    assert_eq!(loaded.problems.errors(), 0, "{}", loaded.problems.render(false));
+    let config = loaded.config.expect("it has no problems");
+    assert_eq!(config.server.drain_delay, duration(&["server", "drain_delay"]));
+}

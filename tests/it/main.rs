@@ -5,6 +5,8 @@ mod config;
 mod counts;
 mod delivery;
 mod deploy;
+mod end_to_end;
 mod fuzz;
 mod tidy;
 mod vectors;
+mod world;

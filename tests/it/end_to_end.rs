@@ -1,0 +1,35 @@
+//! One webhook through everything.
+
+use crate::world::{NOW_S, World, sign};
+
+const SECRET: &str = "a-secret-of-some-length";
+const SOURCE: &str = "[sources.orders]\nprovider = \"partssource\"\nsecrets = [{ value = \"a-secret-of-some-length\", id = \"main\" }]\nupstream = \"up\"\n";
+
+#[tokio::test]
+async fn a_verified_webhook_is_stored_acknowledged_and_forwarded_byte_for_byte() {
+    let world = World::start(SOURCE).await;
+    let body = b"{\"a\": 1,\r\n\"b\":\"\xc3\xa9\\u00e9\x00\xff\"}";
+    let reply = world.send("partssource", SECRET, "/hooks/orders", body, 0).await;
+    let (word, id) = reply.ack();
+    assert_eq!((reply.status, word.as_str()), (200, "accepted"));
+    let received = world.upstream.wait_for(1).await;
+    assert_eq!(received[0].body[..], body[..]);
+    assert_eq!(received[0].path, "/in");
+    assert_eq!(received[0].header("hookward-event-id"), Some(id.as_str()));
+    assert_eq!(received[0].header("hookward-verified"), Some("hmac-sha256/main"));
+    assert_eq!(received[0].header("idempotency-key"), Some(id.as_str()));
+    world.settled().await;
+    let shown = world.admin("GET", &format!("/api/v1/events/{id}")).await;
+    assert_eq!(shown["event"]["deliveries"][0]["state"], "delivered");
+}
+
+#[tokio::test]
+async fn a_forgery_leaves_no_trace() {
+    let world = World::start(SOURCE).await;
+    let headers = sign("partssource", "another-secret-than-it-is", b"{}", NOW_S);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(world.post("/hooks/orders", &headers, b"{}").await.status, 401);
+    let listed = world.admin("GET", "/api/v1/events").await;
+    assert_eq!(listed["events"].as_array().map(Vec::len), Some(0));
+    assert!(world.upstream.received().is_empty());
+}
