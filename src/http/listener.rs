@@ -1,7 +1,7 @@
 //! Plaintext listeners: HTTP/1.1 with explicit limits on everything that hyper leaves open.
 //!
 //! hyper's own header timer also runs while a kept-alive connection is idle, so it cannot tell a slow head from
-//! a balancer that keeps its connection warm. [`Deadlined`] tells them apart: idle until the first byte, then a
+//! a balancer that keeps its connection warm. `Deadlined` tells them apart: idle until the first byte, then a
 //! head until the service is called, then no read deadline (the body has its own) until the answer is ready.
 
 use std::{
