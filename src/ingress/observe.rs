@@ -110,14 +110,15 @@ impl Drop for Line {
         let source = exchange.source.get();
         let name: Name = source.map_or_else(|| "-".into(), |source| source.name.clone());
         self.metrics.webhook(&name, code, took);
-        let event = event.map(|id| id.to_string()).unwrap_or_default();
-        let path = source.map_or("-", |source| source.path.text.as_str());
-        let peer = exchange.peer.map(|ip| ip.to_string()).unwrap_or_default();
+        let event = event.map(|id| id.to_string());
+        let path = source.map(|source| source.path.text.as_str());
+        let peer = exchange.peer.map(|ip| ip.to_string());
         #[expect(clippy::cast_precision_loss, reason = "a request lasts less than 2^53 microseconds")]
         let took_ms = took.as_micros() as f64 / 1000.0;
         tracing::info!(
             target: "hookward::webhook",
-            request_id = exchange.request_id, source = &*name, code, status, event, path, peer, took_ms, "webhook"
+            request_id = exchange.request_id, source = &*name, code, status, event = event.as_deref(), path,
+            peer = peer.as_deref(), took_ms, "webhook"
         );
     }
 }

@@ -140,3 +140,44 @@ impl FloorRate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_body_is_too_slow_by_its_last_five_seconds_not_by_its_average() {
+        let began = Instant::now();
+        let mut floor = FloorRate::new(began, 1024);
+        floor.count(began, 1 << 20); // a burst earns no credit
+        assert!(!floor.is_too_slow(began + s(5)), "the first five seconds are free");
+        assert!(floor.is_too_slow(began + s(6)));
+    }
+
+    #[test]
+    fn a_body_at_the_floor_goes_on_and_one_below_it_ends() {
+        let began = Instant::now();
+        let (mut steady, mut trickle) = (FloorRate::new(began, 1024), FloorRate::new(began, 1024));
+        for second in 1..=60 {
+            steady.count(began + s(second), 1024);
+            trickle.count(began + s(second), 1);
+            assert!(!steady.is_too_slow(began + s(second)), "after {second} s");
+        }
+        assert!(trickle.is_too_slow(began + s(60)));
+        assert!(trickle.check_at() <= began + s(61));
+    }
+
+    #[test]
+    fn tiny_frames_do_not_grow_the_window() {
+        let began = Instant::now();
+        let mut floor = FloorRate::new(began, 1024);
+        for n in 0..100_000u32 {
+            floor.count(began + Duration::from_micros(100) * n, 1);
+        }
+        assert!(floor.window.len() <= 60, "{}", floor.window.len());
+    }
+}
