@@ -93,7 +93,7 @@ impl Keep {
 
 /// Why lanes do not start.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to prepare upstream {upstream}: {error}")]
+#[error("failed to prepare upstream {upstream}")]
 pub struct StartError {
     /// The upstream.
     pub upstream: Name,

@@ -59,16 +59,16 @@ struct Parts {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store.
-    #[error("failed to open the store: {0}")]
+    #[error("failed to open the store")]
     Store(#[from] store::sqlite::OpenError),
     /// The store was opened and does not answer.
-    #[error("failed to read the store: {0}")]
+    #[error("failed to read the store")]
     Read(#[from] StoreError),
     /// An upstream.
     #[error(transparent)]
     Upstream(#[from] delivery::StartError),
     /// A listener.
-    #[error("failed to listen on {address} ({name}): {error}")]
+    #[error("failed to listen on {address}: {error}; stop what listens there, or change `{name}`")]
     Listen {
         /// `server.listen` or `admin.listen`.
         name: &'static str,
