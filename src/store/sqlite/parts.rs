@@ -303,6 +303,9 @@ impl Desk<'_> {
 
     /// Takes room for something new of this size; history goes first.
     pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), Stop> {
+        if !self.books.spare.renew(self.now_ms) {
+            return Err(StoreError::Full("no space is left on its disk".to_owned()).into());
+        }
         let needed = bytes as u64 + OVERHEAD_BYTES;
         let mut room = match self.books.room_bytes {
             Some(room) if room >= needed => room,
