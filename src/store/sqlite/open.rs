@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 use super::{
     super::{
@@ -253,8 +253,15 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
     // An I/O error behind a memory map is a signal, not an error code.
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    stable_plans(connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// A plan does not depend on the values that are bound: else a range in a query, as in what is due, has it prepared
+/// anew for each execution.
+fn stable_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Writes what is in the log into the database file, as far as no reader is in the way, and syncs that file, so that
@@ -303,6 +310,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    stable_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -156,7 +156,7 @@ impl Desk<'_> {
         for one in &leased {
             self.connection
                 .prepare_cached(
-                    "UPDATE deliveries SET state = 'leased', due_at = ?2, fence = ?3, cause = ?4 WHERE id = ?1",
+                    "UPDATE OR ROLLBACK deliveries SET state = 'leased', due_at = ?2, fence = ?3, cause = ?4 WHERE id = ?1",
                 )?
                 .execute(params![one.lease.delivery, until, one.lease.fence, one.cause])?;
         }
@@ -191,9 +191,17 @@ impl Desk<'_> {
         let number = attempts.saturating_add(1);
         let attempt = &settled.attempt;
         let took_ns = i64::try_from(attempt.took.as_nanos()).unwrap_or(i64::MAX);
-        self.connection.prepare_cached("INSERT INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-            params![lease.delivery, number, attempt.began_at.unix_ns(), took_ns, attempt.status, attempt.error, cause],
-        )?;
+        self.connection
+            .prepare_cached("INSERT OR ROLLBACK INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![
+                lease.delivery,
+                number,
+                attempt.began_at.unix_ns(),
+                took_ns,
+                attempt.status,
+                attempt.error,
+                cause
+            ])?;
         if number > HISTORY_MAX {
             self.connection
                 .prepare_cached("DELETE FROM attempts WHERE delivery = ?1 AND number <= ?2")?
@@ -206,7 +214,7 @@ impl Desk<'_> {
         };
         self.connection
             .prepare_cached(
-                "UPDATE deliveries SET state = ?2, due_at = ?3, reason = ?4, attempts = ?5, cause = ?6 WHERE id = ?1",
+                "UPDATE OR ROLLBACK deliveries SET state = ?2, due_at = ?3, reason = ?4, attempts = ?5, cause = ?6 WHERE id = ?1",
             )?
             .execute(params![lease.delivery, state.name(), due_at, reason, number, cause::RETRY])?;
         if let Outcome::Delivered { items } = &settled.outcome {
@@ -232,7 +240,7 @@ impl Desk<'_> {
     pub(super) fn give_back(&mut self, lease: Lease, delay: Duration) -> Result<(), Stop> {
         let (_, upstream, ..) = self.current(lease)?;
         self.connection
-            .prepare_cached("UPDATE deliveries SET state = 'due', due_at = ?2 WHERE id = ?1")?
+            .prepare_cached("UPDATE OR ROLLBACK deliveries SET state = 'due', due_at = ?2 WHERE id = ?1")?
             .execute((lease.delivery, after(self.now_ms, delay)))?;
         self.books.wake.insert(upstream);
         Ok(())

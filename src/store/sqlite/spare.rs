@@ -92,7 +92,7 @@ impl Spare {
 
     fn fill(&self, bytes: u64) -> io::Result<()> {
         // No zeros: a file system may keep those as a hole.
-        let block = [0x5a; 64 << 10];
+        let block = vec![0x5a; 64 << 10];
         let write = || {
             let mut file = File::create(&self.path)?;
             let mut left = bytes;

@@ -353,6 +353,21 @@ async fn hot_queries_use_their_index() {
 }
 
 #[tokio::test]
+async fn leasing_prepares_its_statement_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..5 {
+        store.append(big(n, 10)).await.unwrap();
+        store.lease("a", 1, LEASE).await.unwrap();
+    }
+    let prepared_again = store.write(|desk| {
+        let statement = desk.connection.prepare_cached(&ops::lease_sql())?;
+        Ok(statement.get_status(rusqlite::StatementStatus::RePrepare))
+    });
+    assert_eq!(prepared_again.await, Ok(0), "although each asks for another time");
+}
+
+#[tokio::test]
 async fn nothing_of_a_failed_group_is_left_and_an_error_that_may_pass_is_not_final() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
