@@ -72,6 +72,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         return append(gate, webhook, Begin::Due).await;
     };
     let begin = Begin::FirstLeased(gate.lanes.lease_length(upstream));
+    let leased_at = gate.clock.monotonic();
     let appended = gate.store.append(new_event(webhook, head.clone(), begin)).await?;
     let Appended::New { id, lease: Some(lease), duplicate_of } = appended else {
         return Ok(landing(appended));
@@ -85,7 +86,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         cause: "first".to_owned(),
         age: Duration::ZERO,
     };
-    let ack = match gate.lanes.deliver_now(leased, slot, keep(source)).await {
+    let ack = match gate.lanes.deliver_now(leased, leased_at, slot, keep(source)).await {
         Some(answer) => Ack::Answered { id, answer, copy: false },
         None => Ack::Accepted(id),
     };
@@ -122,8 +123,8 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
             let answer = keep(source).answer(&answered);
             let kept = Some((answer.clone(), source.answer_kept));
             if let Err(error) = gate.store.record(id, &source.name, webhook.keys, kept, source.proxy_keys_fsync).await {
-                // The upstream has it: a refusal now would make the provider send it again. The guard
-                // remembers it for as long as this process lives.
+                // The upstream has it: a refusal now would make the provider send it again. Nobody remembers it,
+                // so a copy that comes all the same is forwarded again.
                 let source = &*source.name;
                 tracing::error!(event = %id, source, %error, "failed to record the keys of a proxied webhook");
             }
