@@ -309,7 +309,7 @@ mod tests {
         let ending = tokio::spawn(async move { server.shutdown().await.map(|()| server) });
         assert_eq!(client.read(&mut [0; 1]).await.expect("shut"), 0, "the end is seen before all is sent");
         // Far more than fits: it goes through because it is read.
-        client.write_all(&[b'x'; 100_000]).await.expect("taken");
+        client.write_all(&vec![b'x'; 100_000]).await.expect("taken");
         drop(client);
         let began = Instant::now();
         ending.await.expect("no panic").expect("shut");
