@@ -183,6 +183,12 @@ fn new_event(webhook: &Verified, head: EventHead, begin: Begin) -> NewEvent {
 fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
     let Verified { cx, head, body, proof, .. } = webhook;
     let source: &Source = &cx.route.source;
+    let mut kept = headers::to_stored(&head.headers, |name| source.scheme.consumes(name));
+    // A proxy in front may have written the original path into a header, and with it the token.
+    // One of a few bytes is in everything, and no secret.
+    if let Some(token) = source.path.token(head.uri.path()).filter(|token| token.len() >= 8) {
+        kept.retain(|(_, value)| !value.windows(token.len()).any(|part| part == token.as_bytes()));
+    }
     EventHead {
         id: EventId::new(gate.clock.wall()),
         source: source.name.clone(),
@@ -191,7 +197,7 @@ fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
         method: head.method.to_string(),
         query: head.uri.query().filter(|_| source.forward_query).map(str::to_owned),
         client: client(cx.exchange.peer, &head.headers),
-        headers: headers::to_stored(&head.headers, |name| source.scheme.consumes(name)),
+        headers: kept,
         event_type: source.provider.event_type.as_ref().and_then(|at| locate(at, head, body)),
         attempt_id: source.provider.attempt_id.as_ref().and_then(|at| locate(at, head, body)),
         verified: format!("{}/{}", proof.scheme(), proof.secret_id()),

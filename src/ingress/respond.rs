@@ -174,33 +174,30 @@ fn response(status: u16, content_type: &str, body: Bytes) -> Response {
     response
 }
 
-/// How much of an unread body is read and thrown away, so that a proxy in front sees the answer, not a reset.
-const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// How much of an unread body is read and thrown away, so that the connection can be kept. In bytes.
+const DISCARD_BYTES_MAX: u64 = 64 << 10;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
-/// Beyond this the connection is closed after the answer.
-const KEEP_ALIVE_BYTES_MAX: u64 = 64 << 10;
 
-/// Reads what is left of the body beside the answer. hyper goes on reading as long as somebody holds the body.
+/// Reads what is left of a small body beside the answer: hyper goes on reading as long as somebody holds the body.
+/// With a large one, or one of unknown length, the connection ends after the answer, and the listener lingers so
+/// that a proxy in front sees the answer and not a reset.
+///
+/// A client that waits for `100 Continue` may send the body after a refusal or may leave it out, so what it sends
+/// next could be either: its connection ends, too, and reading on would even ask for the body.
 fn discard_rest(exchange: &Exchange, response: &mut Response) {
     let Some(mut body) = exchange.body.lock().ok().and_then(|mut slot| slot.take()) else {
         return;
     };
-    let hint = http_body::Body::size_hint(&body);
     if http_body::Body::is_end_stream(&body) {
         return;
     }
-    if hint.upper().is_none_or(|bytes| bytes > KEEP_ALIVE_BYTES_MAX) {
+    let left = http_body::Body::size_hint(&body).upper();
+    if exchange.waits_for_continue || left.is_none_or(|bytes| bytes > DISCARD_BYTES_MAX) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return;
     }
-    tokio::spawn(timeout(DISCARD_TIME_MAX, async move {
-        let mut left = DISCARD_BYTES_MAX;
-        while let Some(data) = next_data(&mut body).await {
-            left = left.saturating_sub(data.len());
-            if left == 0 {
-                break;
-            }
-        }
-    }));
+    // No longer than is left: it ends with the body, the time, or the client.
+    tokio::spawn(timeout(DISCARD_TIME_MAX, async move { while next_data(&mut body).await.is_some() {} }));
 }
 
 async fn next_data(body: &mut WireBody) -> Option<Bytes> {
