@@ -94,7 +94,8 @@ async fn receive(gate: &Gate, claimed: Claimed) -> Result<Received, Rejection> {
 async fn keep(gate: &Gate, bytes: &mut Vec<u8>, share: &mut Share, data: &Bytes, max: usize) -> Result<(), Rejection> {
     let needed = bytes.len() + data.len();
     if needed > bytes.capacity() {
-        let target = needed.next_power_of_two().clamp(1024, max.max(needed));
+        // Not `clamp`: a source's limit may be below the smallest buffer.
+        let target = needed.next_power_of_two().max(1024).min(max.max(needed));
         gate.budget.grow(share, target - bytes.capacity()).await.ok_or(Rejection::BudgetSpent)?;
         bytes.reserve_exact(target - bytes.len());
     }
