@@ -7,6 +7,7 @@ mod delivery;
 mod deploy;
 mod end_to_end;
 mod fuzz;
+mod threats;
 mod tidy;
 mod vectors;
 mod world;
