@@ -175,12 +175,11 @@ fn every_case_has_a_test_or_says_what_it_waits_for() {
     let mut named = BTreeSet::new();
     for (case, place) in CASES {
         assert!(cases.insert(*case), "`{case}` stands twice");
-        match place.strip_prefix(PENDING) {
-            Some(topic) => assert!(!topic.is_empty(), "`{case}` waits for nothing"),
-            None => {
-                assert!(there_are.contains(*place), "`{case}`: there is no test {place}");
-                named.insert((*place).to_owned());
-            }
+        if let Some(topic) = place.strip_prefix(PENDING) {
+            assert!(!topic.is_empty(), "`{case}` waits for nothing");
+        } else {
+            assert!(there_are.contains(*place), "`{case}`: there is no test {place}");
+            named.insert((*place).to_owned());
         }
     }
     let unnamed: Vec<_> = there_are.difference(&named).collect();

@@ -16,7 +16,7 @@ async fn fallbacks(world: &World) -> u64 {
 async fn falls_back(world: &World, id: &str) {
     let before = fallbacks(world).await;
     let bodies = [format!("{{{id},\"n\":1}}"), format!("{{{id},\"n\":2}}")];
-    different_events(world, &bodies.each_ref().map(|body| body.as_bytes())).await;
+    different_events(world, &bodies.each_ref().map(String::as_bytes)).await;
     assert_eq!(fallbacks(world).await - before, 2, "{id}");
 }
 
@@ -117,7 +117,7 @@ async fn what_is_not_plain_json_has_no_id() {
         br#"{"id":"a"} {"id":"b"}"#.to_vec(),
         br#"{"id":"a"}x"#.to_vec(),
         br#"{"id":"a",}"#.to_vec(),
-        br#"{'id':'a'}"#.to_vec(),
+        b"{'id':'a'}".to_vec(),
         br#"{"id":"a""#.to_vec(),
         br#"{"id":NaN}"#.to_vec(),
         br#"{"id":01}"#.to_vec(),
