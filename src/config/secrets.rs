@@ -87,7 +87,11 @@ pub(super) fn read_list(reader: &Reader<'_>, section: &mut Section<'_>) -> Vec<S
         return Vec::new();
     }
     let mut secrets: Vec<SecretText> = Vec::new();
-    for (i, item) in value.list().unwrap_or_default().into_iter().enumerate() {
+    let items = value.list();
+    if items.as_ref().is_some_and(Vec::is_empty) {
+        reader.problems.error(&place, "`secrets` is empty: nothing would ever verify", ONE_OF);
+    }
+    for (i, item) in items.unwrap_or_default().into_iter().enumerate() {
         let Some(secret) = read(reader, item, &(i + 1).to_string()) else { continue };
         if secrets.iter().any(|other| other.note.id == secret.note.id) {
             reader.problems.error(

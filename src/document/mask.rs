@@ -50,8 +50,8 @@ pub(super) fn mask_secrets(text: &str) -> String {
             TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
                 value_is_secret |= nests.pop().unwrap_or(false);
             }
-            // A comment may be a line that was commented out.
-            TokenKind::Comment if names_secret(word) || word.contains("://") => {
+            // A comment may be a line that was commented out, and beside a secret an older one.
+            TokenKind::Comment if value_is_secret || names_secret(word) || word.contains("://") => {
                 hide(&mut shown[range.start + 1..range.end]);
             }
             _ if nests.is_empty() && header_is_open(text, &tokens[..i]) => {}

@@ -55,7 +55,10 @@ fn passes(name: &str) -> bool {
             | "transfer-encoding"
             | "upgrade"
     );
-    !(of_this_connection || name.starts_with("proxy-") || name.starts_with("hookward-") || name.contains('_'))
+    // Some senders put the secret itself beside the signature: `x-github-encoded-secret`.
+    let is_secret = name.ends_with("-secret");
+    let is_ours_or_ambiguous = name.starts_with("hookward-") || name.contains('_');
+    !(of_this_connection || is_secret || is_ours_or_ambiguous || name.starts_with("proxy-"))
 }
 
 /// What is said of one attempt, besides what is known of the event.

@@ -16,13 +16,17 @@ use crate::{document::format_duration, time::Wall};
 /// How long the wall clock must run steadily after a jump until it is believed.
 pub const BELIEVED_AFTER: Duration = Duration::from_mins(1);
 
+/// Timestamps are mostly whole seconds, and the two clocks are read one after the other: a smaller distance is no
+/// jump, whatever the tolerance (that into the future may well be zero).
+const JUMP_MIN: Duration = Duration::from_secs(1);
+
 /// Slewing moves the wall clock by at most 500 ppm; twice that is followed without a word.
 const SLEW_PER: i128 = 1000;
 
 /// Compares the wall clock with the monotonic one. A value: time comes in by [`ClockWatch::tick`].
 #[derive(Debug)]
 pub struct ClockWatch {
-    /// Half the smallest tolerance in nanoseconds; `None`: no source signs a time, so no jump matters.
+    /// Half the smallest tolerance in nanoseconds, at least [`JUMP_MIN`]; `None`: no source signs a time, so no jump matters.
     limit_ns: Option<i128>,
     began: Instant,
     seen_at: Instant,
@@ -42,7 +46,7 @@ impl ClockWatch {
     }
     /// The smallest tolerance of any source, past or future; `None` where no source signs a time.
     pub fn set_smallest_tolerance(&mut self, smallest: Option<Duration>) {
-        self.limit_ns = smallest.map(|tolerance| to_ns(tolerance) / 2);
+        self.limit_ns = smallest.map(|tolerance| to_ns((tolerance / 2).max(JUMP_MIN)));
     }
     /// Looks at both clocks. The error says how far the wall clock jumped.
     pub fn tick(&mut self, wall: Wall, now: Instant) -> Result<(), String> {
@@ -119,6 +123,15 @@ mod tests {
             trial.jump_ms(sign * 150_001);
             assert!(!trial.sane());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn below_a_second_nothing_is_a_jump_even_without_any_tolerance() {
+        let mut trial = Trial::new(Some(Duration::ZERO));
+        trial.jump_ms(900);
+        assert!(trial.sane());
+        trial.jump_ms(200);
+        assert!(!trial.sane());
     }
 
     #[tokio::test(start_paused = true)]

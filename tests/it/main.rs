@@ -8,6 +8,7 @@ mod deploy;
 mod end_to_end;
 mod fuzz;
 mod hostile;
+mod threats;
 mod tidy;
 mod vectors;
 mod world;

@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) upstream: Upstream,
     pub(crate) data: TempDir,
+    /// What the gateway reads.
+    pub(crate) clock: Clock,
 }
 
 impl World {
@@ -55,10 +57,15 @@ impl World {
     /// On data that is there already.
     pub(crate) async fn start_with(sources: &str, keys: &str, upstream: Upstream, data: TempDir) -> Self {
         let text = configuration(sources, keys, &upstream.url(), data.path());
-        let config = parse(&text, data.path());
-        let clock = Clock::starting_at(Wall::from_unix_s(NOW_S));
-        let gateway = Gateway::start(config, clock).await.expect("the gateway starts");
-        Self { gateway, upstream, data }
+        Self::start_as(&text, NOW_S, upstream, data).await
+    }
+
+    /// With a whole configuration, and a wall clock that starts at `epoch_s`.
+    pub(crate) async fn start_as(text: &str, epoch_s: i64, upstream: Upstream, data: TempDir) -> Self {
+        let config = parse(text, data.path());
+        let clock = Clock::starting_at(Wall::from_unix_s(epoch_s));
+        let gateway = Gateway::start(config, clock.clone()).await.expect("the gateway starts");
+        Self { gateway, upstream, data, clock }
     }
 
     /// Drains the gateway and starts another on the same data, with the same upstream.
@@ -142,6 +149,8 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    /// The status line and the headers as they came.
+    pub(crate) head: String,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
@@ -217,7 +226,7 @@ pub(crate) async fn read_reply(stream: &mut (impl tokio::io::AsyncRead + Unpin))
         let read = stream.read_buf(&mut body).await.unwrap_or(0);
         assert!(read > 0, "the answer was cut");
     }
-    Reply { status, headers, body }
+    Reply { status, head, headers, body }
 }
 
 // ---- the upstream --------------------------------------------------------------------------------------------------
@@ -227,6 +236,8 @@ pub(crate) async fn read_reply(stream: &mut (impl tokio::io::AsyncRead + Unpin))
 pub(crate) enum Act {
     /// Answers with this status and body.
     Answer(u16, &'static str),
+    /// Answers with this status, these headers, and a body of so many bytes.
+    Full(u16, Vec<(&'static str, String)>, usize),
     /// Waits until [`Upstream::let_go`], then answers with this status.
     Hang(u16),
     /// Reads the request and closes the connection without an answer.
@@ -290,6 +301,10 @@ impl Upstream {
     pub(crate) fn script(&self, acts: impl IntoIterator<Item = Act>) {
         self.state.script.lock().expect("not poisoned").extend(acts);
     }
+    /// What is left of the script does not happen.
+    pub(crate) fn forget_script(&self) {
+        self.state.script.lock().expect("not poisoned").clear();
+    }
     /// Lets one hanging request go.
     pub(crate) fn let_go(&self) {
         self.state.gate.add_permits(1);
@@ -324,15 +339,19 @@ async fn answer(
     let path = head.uri.to_string();
     state.received.lock().expect("not poisoned").push(Received { path, headers: head.headers, body });
     state.arrived.notify_waiters();
-    let (status, text) = match act {
-        Act::Answer(status, text) => (status, text),
+    let (status, headers, body) = match act {
+        Act::Answer(status, text) => (status, Vec::new(), Bytes::from_static(text.as_bytes())),
+        Act::Full(status, headers, bytes) => (status, headers, vec![b'x'; bytes].into()),
         Act::Hang(status) => {
             state.gate.acquire().await.expect("never closed").forget();
-            (status, "")
+            (status, Vec::new(), Bytes::new())
         }
         Act::Cut => return Err(std::io::Error::other("cut")),
     };
-    let mut response = http::Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    let mut response = http::Response::new(Full::new(body));
     *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value.parse().expect("a header value"));
+    }
     Ok(response)
 }
