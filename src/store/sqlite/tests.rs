@@ -125,16 +125,20 @@ async fn a_stream_without_a_pause_does_not_put_a_commit_off() {
     let store = open(directory.path());
     let before = store.commits();
     store.record(EventId::new(Wall::from_unix_s(1)), &"shop".into(), keys(1, 1, 1), None, false).await.unwrap();
-    // Each job is there before the one before it is done, so that the writer never finds its queue empty.
-    let began = std::time::Instant::now();
-    let slow = || async { store.write_sized(0, false, |_| Ok(std::thread::sleep(Duration::from_millis(5)))).await };
-    let stream = async || {
-        while store.commits() == before {
-            assert!(began.elapsed() < Duration::from_secs(2), "never committed");
-            slow().await.unwrap();
-        }
-    };
-    join_all((0..4).map(|_| stream())).await;
+    // More than one group takes, so that the writer never finds its queue empty; all of it takes half a second.
+    let shared = &store.shared;
+    let jobs = (0..2500).map(|_| {
+        let shared = Arc::clone(shared);
+        store.write_sized(0, false, move |_| {
+            let until = tokio::time::Instant::now() + Duration::from_micros(200);
+            while tokio::time::Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            Ok(shared.commits.load(Ordering::Relaxed))
+        })
+    });
+    let commits_seen = join_all(jobs).await;
+    assert!(commits_seen.last().unwrap().as_ref().unwrap() > &before, "it was put off to the end");
 }
 
 #[tokio::test]
