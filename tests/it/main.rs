@@ -3,10 +3,13 @@
 mod admin;
 mod config;
 mod counts;
+mod crash;
 mod delivery;
 mod deploy;
 mod end_to_end;
 mod fuzz;
+mod guard;
+mod modes;
 mod tidy;
 mod vectors;
 mod world;
