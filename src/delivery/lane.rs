@@ -170,8 +170,8 @@ impl Lane {
             number: leased.attempt,
             cause: &leased.cause,
             age: Some(age),
-            // A lease that lapsed may have been tried: the process that had it is gone.
-            uncertain: leased.cause == "restart",
+            // Whoever had the lease may have tried it: that process is gone, or could not record the outcome.
+            uncertain: matches!(&*leased.cause, "restart" | "lease lapsed"),
             forward_query: rule.is_some_and(|rule| rule.forward_query),
             marks: &marks,
         };

@@ -97,7 +97,7 @@ impl FakeStore {
         due.truncate(max);
         let lease = |(delivery, row): (i64, &mut Row)| {
             if row.state == State::Leased {
-                row.cause = "restart";
+                row.cause = "lease lapsed";
             }
             (row.state, row.due_at, row.fence) = (State::Leased, now + length, row.fence + 1);
             Leased {
