@@ -36,8 +36,8 @@ fn signed_request(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), b"\r\n", body].concat()
 }
 
-/// Keeps the store from writing until it is dropped: whatever is appended meanwhile waits. For less than the five
-/// seconds that the store waits for a lock.
+/// Keeps the store from writing until it is dropped: whatever is appended meanwhile waits, for the five seconds that
+/// the store waits for a lock, and fails after them.
 struct StoreHeld {
     _transaction: Connection,
 }

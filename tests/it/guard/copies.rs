@@ -1,6 +1,6 @@
 //! Fifty simultaneous copies: one forward, and fifty answers that say the same.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{SECRET, StoreHeld, send, source, stored};
 use crate::world::{Act, NOW_S, Reply, World, sign};
@@ -77,6 +77,30 @@ async fn fifty_copies_in_proxy_are_one_forward_and_all_get_its_answer() {
     assert_eq!(all_say(&replies, Reply::text), "{\"taken\":true}");
     assert_eq!(all_say(&replies, |reply| reply.headers["content-type"].clone()), "application/json");
     assert_eq!(stored(&world).await, 0, "proxy stores keys only");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_is_503_for_the_first_and_all_that_wait_and_nothing_is_remembered() {
+    let world = Arc::new(World::start(&source("queue", "")).await);
+    let held = StoreHeld::by(&world);
+    let began = tokio::time::Instant::now();
+    let copies: Vec<_> = (0..5)
+        .map(|_| {
+            let world = world.clone();
+            tokio::spawn(async move { send(&world, BODY, 0).await })
+        })
+        .collect();
+    for copy in copies {
+        let reply = copy.await.expect("no panic");
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert!(reply.headers.contains_key("retry-after"));
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "nobody tried what had failed for all, for five seconds more: {took:?}");
+    drop(held);
+    assert_eq!(send(&world, BODY, 0).await.ack().0, "accepted");
+    world.settled().await;
+    assert_eq!((stored(&world).await, world.upstream.received().len()), (1, 1));
 }
 
 /// Counting waits for nothing, so it may lag behind the answers.

@@ -64,6 +64,29 @@ async fn a_source_at_in_flight_max_answers_503_and_a_flight_that_outlives_its_re
 }
 
 #[tokio::test]
+async fn a_server_at_in_flight_max_answers_503_until_a_place_is_free() {
+    let world = World::start(&(source("queue", "") + "\n[server.limits]\nin_flight_max = 1\n")).await;
+    let request = signed_request(b"{\"n\":1}");
+    let mut slow = TcpStream::connect(world.gateway.public).await.expect("it listens");
+    slow.write_all(&request[..request.len() - 1]).await.expect("sent");
+    world.until_metric("hookward_in_flight ", 1).await;
+    let refused = send(&world, b"{\"n\":2}", 0).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.headers.contains_key("retry-after"));
+    let health = crate::world::request(world.gateway.public, "GET", "/healthz", &[], b"").await;
+    assert_eq!(health.status, 200, "probes need no place");
+    slow.write_all(&request[request.len() - 1..]).await.expect("sent");
+    let reply = within("an answer", read_reply(&mut slow)).await;
+    assert_eq!(reply.ack().0, "accepted");
+    within("its place to be free", async {
+        while send(&world, b"{\"n\":2}", 0).await.status == 503 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_413_declared_or_counted() {
     let world = World::start(&source("queue", "body_bytes_max = \"1KiB\"")).await;
     assert_eq!(send(&world, &[b'a'; 1024], 0).await.ack().0, "accepted", "the limit itself is allowed");
