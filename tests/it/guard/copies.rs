@@ -1,6 +1,6 @@
 //! Fifty simultaneous copies: one forward, and fifty answers that say the same.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{SECRET, StoreHeld, send, source, stored};
 use crate::world::{Act, NOW_S, Reply, World, sign};
@@ -83,8 +83,9 @@ async fn fifty_copies_in_proxy_are_one_forward_and_all_get_its_answer() {
 async fn a_store_that_fails_is_503_for_the_first_and_all_that_wait_and_nothing_is_remembered() {
     let world = Arc::new(World::start(&source("queue", "")).await);
     let held = StoreHeld::by(&world);
-    let began = tokio::time::Instant::now();
-    let copies: Vec<_> = (0..5)
+    // The store gives up after five seconds. If each that waits tried what has failed for all of them, one after the
+    // other, the last would get no answer in the time that a test has for one.
+    let copies: Vec<_> = (0..10)
         .map(|_| {
             let world = world.clone();
             tokio::spawn(async move { send(&world, BODY, 0).await })
@@ -95,8 +96,6 @@ async fn a_store_that_fails_is_503_for_the_first_and_all_that_wait_and_nothing_i
         assert_eq!(reply.status, 503, "{}", reply.text());
         assert!(reply.headers.contains_key("retry-after"));
     }
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(10), "nobody tried what had failed for all, for five seconds more: {took:?}");
     drop(held);
     assert_eq!(send(&world, BODY, 0).await.ack().0, "accepted");
     world.settled().await;
