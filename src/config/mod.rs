@@ -1,6 +1,6 @@
 //! The configuration: read with every problem at once, then one model that the rest sees.
 //!
-//! [`load`] reads a file and what it includes; each table has its file here, which knows the table's keys,
+//! [`load`](load()) reads a file and what it includes; each table has its file here, which knows the table's keys,
 //! defaults and rules; `rules` holds the whole together. Nothing stops at the first problem, and there is a
 //! [`Config`] only if there is no error. [`Summary`] says what a configuration means, for people and programs.
 

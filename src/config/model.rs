@@ -232,6 +232,15 @@ pub struct PathTemplate {
     pub around_token: Option<(String, String)>,
 }
 
+impl PathTemplate {
+    /// What stands for `{token}` in a raw path, if the path matches. Nothing is decoded.
+    pub fn token<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let (before, after) = self.around_token.as_ref()?;
+        let token = path.strip_prefix(before.as_str())?.strip_suffix(after.as_str())?;
+        (!token.is_empty() && !token.contains('/')).then_some(token)
+    }
+}
+
 /// How a source answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Mode {

@@ -97,8 +97,9 @@ impl Lane {
                 Gate::Probe => self.shared.probe_candidates(),
             };
             let length = self.lease_length();
-            let mut leased = self.parts.store.lease(self.name(), most, length).await?;
+            // Counted from before the call, as the store does: it may be long before it answers.
             let lapses_at = Instant::now() + length;
+            let mut leased = self.parts.store.lease(self.name(), most, length).await?;
             let all = leased.len();
             if gate == Gate::Probe && all > 0 {
                 let best = leased.iter().position(|leased| !self.shared.is_suspect(&leased.event.head.id));
@@ -132,6 +133,12 @@ impl Lane {
         keep: Option<Keep>,
     ) -> Option<Answer> {
         let (began_at, began) = (self.shared.target.clock.wall(), Instant::now());
+        // The store took so long to lease it that the lease could lapse under the attempt, and be given to another.
+        if began + self.shared.target.upstream.timeout > lapses_at {
+            tracing::warn!(event = %leased.event.head.id, upstream = self.name(), "leased too late to be tried");
+            self.give_back(&leased, Duration::ZERO).await;
+            return None;
+        }
         let settled = match AssertUnwindSafe(self.attempt(&leased, &mut slot, keep)).catch_unwind().await {
             Ok(Ok(settled)) => settled,
             Ok(Err(error)) => {
@@ -170,7 +177,7 @@ impl Lane {
             number: leased.attempt,
             cause: &leased.cause,
             age: Some(age),
-            // Whoever had the lease may have tried it: that process is gone, or could not record the outcome.
+            // A lease that lapsed may have been tried: whoever had it is gone, or could not record the outcome.
             uncertain: matches!(&*leased.cause, "restart" | "lease lapsed"),
             forward_query: rule.is_some_and(|rule| rule.forward_query),
             marks: &marks,

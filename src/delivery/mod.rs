@@ -12,6 +12,7 @@ mod slot;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use attempt::{Target, Tried, Try, Verdict, attempt, outcome};
@@ -93,7 +94,7 @@ impl Keep {
 
 /// Why lanes do not start.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to prepare upstream {upstream}: {error}")]
+#[error("failed to prepare upstream {upstream}")]
 pub struct StartError {
     /// The upstream.
     pub upstream: Name,
@@ -160,11 +161,11 @@ impl Lanes {
     }
 
     /// Delivers what the caller has leased itself, in a slot taken before (`respond`), and settles it like any
-    /// other delivery. Returns the upstream's answer, as it is kept for copies, if it took the event. To be run in
+    /// other delivery. `leased_at` is from before the call that leased it. Returns the upstream's answer, as it is kept for copies, if it took the event. To be run in
     /// a task that nobody cancels.
-    pub async fn deliver_now(&self, leased: Leased, slot: Slot, keep: Keep) -> Option<Answer> {
+    pub async fn deliver_now(&self, leased: Leased, leased_at: Instant, slot: Slot, keep: Keep) -> Option<Answer> {
         let lane = self.by_name.get(&leased.upstream)?.clone();
-        let lapses_at = tokio::time::Instant::now() + lane.lease_length();
+        let lapses_at = leased_at + lane.lease_length();
         lane.deliver(leased, lapses_at, slot, Some(keep)).await
     }
 

@@ -8,8 +8,25 @@ use toml_parser::{
 };
 
 /// A key that contains one of these holds secrets, wherever it stands, and so does everything inside it.
-const SECRET_WORDS: [&str; 9] =
-    ["value", "secret", "token", "password", "passwd", "authorization", "cookie", "apikey", "headers"];
+const SECRET_WORDS: [&str; 16] = [
+    "value",
+    "secret",
+    "token",
+    "password",
+    "passwd",
+    "authorization",
+    "cookie",
+    "apikey",
+    "headers",
+    // Keys that there are not, but that somebody may try first.
+    "bearer",
+    "passphrase",
+    "hmackey",
+    "signingkey",
+    "webhookkey",
+    "sharedkey",
+    "privatekey",
+];
 
 /// Inside a secret table these say where a secret is, not what it is.
 const HARMLESS: [&str; 10] =
@@ -144,6 +161,9 @@ mod tests {
             "upstreams.a.headers.x-key = \"canary\"",
             "signing_secret = \"canary\"",
             "signing_secret = canary",
+            "signing_key = \"canary\"",
+            "webhook-key = \"canary\"",
+            "bearer = \"canary\"",
             "secret \"canary\"",
             "secret = \"canary\nb = ]",
             "secret = \"\"\"\ncanary\n",

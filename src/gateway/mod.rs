@@ -5,7 +5,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use http::{HeaderName, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -59,16 +63,16 @@ struct Parts {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store.
-    #[error("failed to open the store: {0}")]
+    #[error("failed to open the store")]
     Store(#[from] store::sqlite::OpenError),
     /// The store was opened and does not answer.
-    #[error("failed to read the store: {0}")]
+    #[error("failed to read the store")]
     Read(#[from] StoreError),
     /// An upstream.
     #[error(transparent)]
     Upstream(#[from] delivery::StartError),
     /// A listener.
-    #[error("failed to listen on {address} ({name}): {error}")]
+    #[error("failed to listen on {address}: {error}; stop what listens there, or change `{name}`")]
     Listen {
         /// `server.listen` or `admin.listen`.
         name: &'static str,
@@ -230,13 +234,17 @@ impl Gateway {
         self.closing.cancel();
         self.parts.health.set_listening(false);
         self.connections.close();
+        let until = Instant::now() + server.drain_timeout;
+        // The same end for all: an attempt that could still be finished is not cut, and made again after the next
+        // start, because the requests were done early.
+        let end = until + SETTLE_TIMEOUT;
         let mut whole = true;
-        if tokio::time::timeout(server.drain_timeout, self.connections.wait()).await.is_err() {
+        if timeout_at(until, self.connections.wait()).await.is_err() {
             self.parts.gate.refuse_waiting();
-            whole = tokio::time::timeout(SETTLE_TIMEOUT, self.connections.wait()).await.is_ok();
+            whole = timeout_at(end, self.connections.wait()).await.is_ok();
         }
-        whole &= tokio::time::timeout(SETTLE_TIMEOUT, self.parts.gate.drain()).await.is_ok();
-        whole &= self.parts.lanes.drain(SETTLE_TIMEOUT).await;
+        whole &= timeout_at(end, self.parts.gate.drain()).await.is_ok();
+        whole &= self.parts.lanes.drain(end.saturating_duration_since(Instant::now())).await;
         self.ending.cancel();
         for task in self.tasks {
             let _ = task.await;

@@ -72,6 +72,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         return append(gate, webhook, Begin::Due).await;
     };
     let begin = Begin::FirstLeased(gate.lanes.lease_length(upstream));
+    let leased_at = gate.clock.monotonic();
     let appended = gate.store.append(new_event(webhook, head.clone(), begin)).await?;
     let Appended::New { id, lease: Some(lease), duplicate_of } = appended else {
         return Ok(landing(appended));
@@ -85,7 +86,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         cause: "first".to_owned(),
         age: Duration::ZERO,
     };
-    let ack = match gate.lanes.deliver_now(leased, slot, keep(source)).await {
+    let ack = match gate.lanes.deliver_now(leased, leased_at, slot, keep(source)).await {
         Some(answer) => Ack::Answered { id, answer, copy: false },
         None => Ack::Accepted(id),
     };
@@ -122,8 +123,8 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
             let answer = keep(source).answer(&answered);
             let kept = Some((answer.clone(), source.answer_kept));
             if let Err(error) = gate.store.record(id, &source.name, webhook.keys, kept, source.proxy_keys_fsync).await {
-                // The upstream has it: a refusal now would make the provider send it again. The guard
-                // remembers it for as long as this process lives.
+                // The upstream has it: a refusal now would make the provider send it again. Nobody remembers it,
+                // so a copy that comes all the same is forwarded again.
                 let source = &*source.name;
                 tracing::error!(event = %id, source, %error, "failed to record the keys of a proxied webhook");
             }
@@ -182,6 +183,12 @@ fn new_event(webhook: &Verified, head: EventHead, begin: Begin) -> NewEvent {
 fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
     let Verified { cx, head, body, proof, .. } = webhook;
     let source: &Source = &cx.route.source;
+    let mut kept = headers::to_stored(&head.headers, |name| source.scheme.consumes(name));
+    // A proxy in front may have written the original path into a header, and with it the token.
+    // One of a few bytes is in everything, and no secret.
+    if let Some(token) = source.path.token(head.uri.path()).filter(|token| token.len() >= 8) {
+        kept.retain(|(_, value)| !value.windows(token.len()).any(|part| part == token.as_bytes()));
+    }
     EventHead {
         id: EventId::new(gate.clock.wall()),
         source: source.name.clone(),
@@ -190,7 +197,7 @@ fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
         method: head.method.to_string(),
         query: head.uri.query().filter(|_| source.forward_query).map(str::to_owned),
         client: client(cx.exchange.peer, &head.headers),
-        headers: headers::to_stored(&head.headers, |name| source.scheme.consumes(name)),
+        headers: kept,
         event_type: source.provider.event_type.as_ref().and_then(|at| locate(at, head, body)),
         attempt_id: source.provider.attempt_id.as_ref().and_then(|at| locate(at, head, body)),
         verified: format!("{}/{}", proof.scheme(), proof.secret_id()),

@@ -1,15 +1,15 @@
 //! Client address, well-formedness, and a place among the requests in flight: 400, 403, 503.
 //!
 //! Nothing here belongs to a source but its address list: what is unverified takes only from the server's own
-//! limits.
+//! limits, and of those only the share of its client address.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Authority};
 
 use super::{
     Gate, Rejection,
-    select::{Cx, Selected},
+    select::{Cx, Selected, Unproven},
 };
 use crate::secret::Secret;
 
@@ -30,6 +30,13 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
     if !allow.is_empty() && !cx.exchange.peer.is_some_and(|ip| allow.iter().any(|net| net.contains(&ip))) {
         return Err(Rejection::AddressNotAllowed);
     }
+    // Before the places that all share, so that who is turned away here takes none.
+    let peer = cx.exchange.peer;
+    let (mut place, bytes) = (gate.unproven_requests.share(peer), gate.unproven_bytes.share(peer));
+    if !place.grow(1) {
+        return Err(Rejection::TooManyInFlight);
+    }
+    cx.unproven = Some(Unproven { _place: place, bytes });
     let permit = gate.in_flight.clone().try_acquire_owned().map_err(|_| Rejection::TooManyInFlight)?;
     cx.permits.push(Arc::new(permit));
     Ok(Admitted { cx, head, token })
@@ -37,7 +44,10 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
 
 /// What hyper lets through and a proxy behind or in front of us might read otherwise.
 fn is_well_formed(uri: &Uri, headers: &HeaderMap) -> bool {
-    let one_host = headers.get_all(header::HOST).iter().count() == 1;
+    let mut hosts = headers.get_all(header::HOST).iter();
+    // It is passed on as `x-forwarded-host`.
+    let is_host = |value: &HeaderValue| Authority::try_from(value.as_bytes()).is_ok_and(|a| !a.as_str().contains('@'));
+    let one_host = hosts.next().is_some_and(is_host) && hosts.next().is_none();
     let chunked_once = headers.get_all(header::TRANSFER_ENCODING).iter().count() <= 1
         && headers.get(header::TRANSFER_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
     // A header named in Connection is hop-by-hop: a proxy would strip it, so it may not be a signature.
@@ -54,8 +64,6 @@ fn is_well_formed(uri: &Uri, headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -74,6 +82,10 @@ mod tests {
         for wrong in [
             &[][..],
             &[("host", "a"), ("host", "a")],
+            &[("host", "")],
+            &[("host", "a b")],
+            &[("host", "me@a")],
+            &[("host", "a/b")],
             &[("host", "a"), ("connection", "x-ps-signature")],
             &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
             &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],

@@ -39,6 +39,7 @@ use crate::{
     config::Config,
     delivery::Lanes,
     event::EventId,
+    http::per_client::PerClient,
     replay::Flights,
     store::EventStore,
     telemetry::{Health, Metrics},
@@ -50,6 +51,9 @@ pub use budget::Budget;
 pub use observe::Peer;
 pub use outcome::{Ack, Rejection};
 pub use routes::Snapshot;
+
+/// Requests not verified yet that every client address may have in flight.
+const UNPROVEN_PER_CLIENT_MIN: u64 = 16;
 
 /// A body on the wire.
 pub type WireBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -70,6 +74,9 @@ pub struct Gate {
     budget: Budget,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
+    /// Shares of a client address in what is not verified yet: places, and bytes.
+    unproven_requests: Arc<PerClient>,
+    unproven_bytes: Arc<PerClient>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -98,6 +105,8 @@ impl Gate {
             budget: Budget::new(limits.body_memory_max),
             in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
             in_flight_max: limits.in_flight_max,
+            unproven_requests: PerClient::new((limits.in_flight_max as u64 / 10).max(UNPROVEN_PER_CLIENT_MIN)),
+            unproven_bytes: PerClient::new(limits.body_memory_max / 10),
             health,
             metrics,
             clock,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request, header};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
@@ -40,6 +40,8 @@ pub(super) struct Exchange {
     pub(super) source: OnceLock<Arc<Source>>,
     /// Set by `respond`: the code, the status, and the event it is about.
     pub(super) ended: OnceLock<(&'static str, u16, Option<EventId>)>,
+    /// `Expect: 100-continue`: the body comes only if somebody reads it, or does not come at all.
+    pub(super) waits_for_continue: bool,
     /// The body, until `read` takes it. What is left when the answer is known is drained by `respond`.
     pub(super) body: Mutex<Option<WireBody>>,
 }
@@ -78,6 +80,7 @@ where
             came_at,
             source: OnceLock::new(),
             ended: OnceLock::new(),
+            waits_for_continue: head.headers.contains_key(header::EXPECT),
             body: Mutex::new(Some(body)),
         });
         let line = Line { exchange: exchange.clone(), metrics: self.gate.metrics.clone() };
@@ -110,14 +113,15 @@ impl Drop for Line {
         let source = exchange.source.get();
         let name: Name = source.map_or_else(|| "-".into(), |source| source.name.clone());
         self.metrics.webhook(&name, code, took);
-        let event = event.map(|id| id.to_string()).unwrap_or_default();
-        let path = source.map_or("-", |source| source.path.text.as_str());
-        let peer = exchange.peer.map(|ip| ip.to_string()).unwrap_or_default();
+        let event = event.map(|id| id.to_string());
+        let path = source.map(|source| source.path.text.as_str());
+        let peer = exchange.peer.map(|ip| ip.to_string());
         #[expect(clippy::cast_precision_loss, reason = "a request lasts less than 2^53 microseconds")]
         let took_ms = took.as_micros() as f64 / 1000.0;
         tracing::info!(
             target: "hookward::webhook",
-            request_id = exchange.request_id, source = &*name, code, status, event, path, peer, took_ms, "webhook"
+            request_id = exchange.request_id, source = &*name, code, status, event = event.as_deref(), path,
+            peer = peer.as_deref(), took_ms, "webhook"
         );
     }
 }

@@ -174,35 +174,92 @@ fn response(status: u16, content_type: &str, body: Bytes) -> Response {
     response
 }
 
-/// How much of an unread body is read and thrown away, so that a proxy in front sees the answer, not a reset.
-const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// How much of an unread body is read and thrown away, so that the connection can be kept. In bytes.
+const DISCARD_BYTES_MAX: u64 = 64 << 10;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
-/// Beyond this the connection is closed after the answer.
-const KEEP_ALIVE_BYTES_MAX: u64 = 64 << 10;
 
-/// Reads what is left of the body beside the answer. hyper goes on reading as long as somebody holds the body.
+/// Reads what is left of a small body beside the answer: hyper goes on reading as long as somebody holds the body.
+/// With a large one, or one of unknown length, the connection ends after the answer, and the listener lingers so
+/// that a proxy in front sees the answer and not a reset.
+///
+/// A client that waits for `100 Continue` may send the body after a refusal or may leave it out, so what it sends
+/// next could be either: its connection ends, too, and reading on would even ask for the body.
 fn discard_rest(exchange: &Exchange, response: &mut Response) {
     let Some(mut body) = exchange.body.lock().ok().and_then(|mut slot| slot.take()) else {
         return;
     };
-    let hint = http_body::Body::size_hint(&body);
     if http_body::Body::is_end_stream(&body) {
         return;
     }
-    if hint.upper().is_none_or(|bytes| bytes > KEEP_ALIVE_BYTES_MAX) {
+    let left = http_body::Body::size_hint(&body).upper();
+    if exchange.waits_for_continue || left.is_none_or(|bytes| bytes > DISCARD_BYTES_MAX) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return;
     }
-    tokio::spawn(timeout(DISCARD_TIME_MAX, async move {
-        let mut left = DISCARD_BYTES_MAX;
-        while let Some(data) = next_data(&mut body).await {
-            left = left.saturating_sub(data.len());
-            if left == 0 {
-                break;
-            }
-        }
-    }));
+    // No longer than is left: it ends with the body, the time, or the client.
+    tokio::spawn(timeout(DISCARD_TIME_MAX, async move { while next_data(&mut body).await.is_some() {} }));
 }
 
 async fn next_data(body: &mut WireBody) -> Option<Bytes> {
     body.frame().await?.ok().map(|frame| frame.into_data().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use super::*;
+    use crate::{config, verify::Refusal};
+
+    /// A source of the provider, with more keys.
+    fn source(provider: &str, keys: &str) -> Arc<Source> {
+        let text = format!(
+            "[sources.a]\nprovider = \"{provider}\"\nsecrets = [{{ value = \"a-secret-of-some-length\" }}]\n\
+             upstream = \"http://127.0.0.1:9/\"\n{keys}\n"
+        );
+        let loaded = config::from_text("a.toml", &text, Path::new("."));
+        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)));
+        config.sources.values().next().expect("one").clone()
+    }
+
+    #[test]
+    fn a_status_that_the_provider_drops_on_becomes_503_and_says_when_to_come_back() {
+        let (github, partssource) = (source("github", ""), source("partssource", ""));
+        let answer = |why, source: &Source| refuse(&why, Some(source), 404);
+        assert_eq!(answer(Rejection::AddressNotAllowed, &github).status(), 403);
+        let refused = answer(Rejection::AddressNotAllowed, &partssource);
+        assert_eq!(refused.status(), 503);
+        assert!(refused.headers().contains_key(header::RETRY_AFTER));
+        // An unauthentic webhook is nobody's event: there is nothing to save.
+        assert_eq!(answer(Refusal::SignatureMissing.into(), &partssource).status(), 401);
+    }
+
+    #[test]
+    fn a_mismatch_and_a_stale_time_may_be_retried_but_never_a_missing_signature() {
+        let source = source("partssource", "on_mismatch = \"retry\"\non_stale = \"retry\"");
+        let of = |why: Rejection| status(&why, Some(&source), 404);
+        assert_eq!(of(Refusal::SignatureMismatch.into()), 503);
+        assert_eq!(of(Refusal::NoLiveSecret.into()), 503);
+        assert_eq!(of(Rejection::Stale), 503);
+        assert_eq!(of(Refusal::SignatureMissing.into()), 401);
+        assert_eq!(of(Refusal::SignatureMalformed.into()), 401);
+    }
+
+    #[test]
+    fn refusals_are_problem_documents_whose_status_agrees() {
+        let rate = Rejection::RateExceeded(Duration::from_millis(1500));
+        for why in [Rejection::UnknownPath, Rejection::WrongMethod, Rejection::TooLarge, rate, Rejection::Late] {
+            let response = refuse(&why, None, 404);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            let body = response.body().clone();
+            let bytes =
+                futures_util::FutureExt::now_or_never(body.collect()).expect("ready").expect("whole").to_bytes();
+            let json: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(json["status"], response.status().as_u16());
+        }
+        assert_eq!(refuse(&Rejection::WrongMethod, None, 404).headers()[header::ALLOW], "POST");
+        let limited = refuse(&Rejection::RateExceeded(Duration::from_millis(1500)), None, 404);
+        assert_eq!(limited.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(refuse(&Rejection::UnknownPath, None, 503).status(), 503);
+    }
 }

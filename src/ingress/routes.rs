@@ -16,8 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Snapshot {
     exact: HashMap<String, Arc<Route>>,
-    /// Paths with a `{token}` segment: what stands before it, what stands after it.
-    with_token: Vec<(String, String, Arc<Route>)>,
+    /// Those whose path has a `{token}` segment. No two match one path: the configuration says so.
+    with_token: Vec<Arc<Route>>,
     pub(super) unknown_path: u16,
     pub(super) health_path: Option<String>,
     pub(super) body_timeout: std::time::Duration,
@@ -49,7 +49,7 @@ impl Snapshot {
                 None => {
                     exact.insert(source.path.text.clone(), route);
                 }
-                Some((before, after)) => with_token.push((before.clone(), after.clone(), route)),
+                Some(_) => with_token.push(route),
             }
         }
         Self {
@@ -67,9 +67,7 @@ impl Snapshot {
         if let Some(route) = self.exact.get(path) {
             return Some((route.clone(), None));
         }
-        self.with_token.iter().find_map(|(before, after, route)| {
-            let token = path.strip_prefix(before.as_str())?.strip_suffix(after.as_str())?;
-            (!token.is_empty() && !token.contains('/')).then(|| (route.clone(), Some(token)))
-        })
+        let matched = |route: &Arc<Route>| Some((route.clone(), Some(route.source.path.token(path)?)));
+        self.with_token.iter().find_map(matched)
     }
 }

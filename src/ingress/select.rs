@@ -10,10 +10,9 @@ use super::{
     observe::{Exchange, Inbound},
     routes::{Route, Snapshot},
 };
-use crate::secret::Secret;
+use crate::{http::per_client::Taken, secret::Secret};
 
 /// What a request carries from here on. Whoever holds it holds its permits.
-#[derive(Clone)]
 pub(super) struct Cx {
     pub(super) exchange: Arc<Exchange>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -22,6 +21,16 @@ pub(super) struct Cx {
     pub(super) deadline: Instant,
     /// Shares of `in_flight_max`, of the server and of the source.
     pub(super) permits: Vec<Arc<OwnedSemaphorePermit>>,
+    /// What the client's address has of everything unproven; `verify` gives it back.
+    pub(super) unproven: Option<Unproven>,
+}
+
+/// The shares of one client address in what is not verified yet.
+pub(super) struct Unproven {
+    /// One request.
+    pub(super) _place: Taken,
+    /// Bytes of its body.
+    pub(super) bytes: Taken,
 }
 
 /// A webhook whose source is known.
@@ -42,5 +51,5 @@ pub(super) fn select(gate: &Gate, inbound: Inbound) -> Result<Selected, Rejectio
         return Err(Rejection::WrongMethod);
     }
     let deadline = exchange.came + route.source.answer_within;
-    Ok(Selected { cx: Cx { exchange, snapshot, route, deadline, permits: Vec::new() }, head, token })
+    Ok(Selected { cx: Cx { exchange, snapshot, route, deadline, permits: Vec::new(), unproven: None }, head, token })
 }

@@ -20,10 +20,11 @@ pub(super) struct Verified {
 }
 
 pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Rejection> {
-    let Received { cx, head, claim, stale, body } = received;
+    let Received { mut cx, head, claim, stale, body } = received;
     let source = &cx.route.source;
     let now = cx.exchange.came_at;
     let proof = source.scheme.verify(&claim, &source.keyring, &body, now)?;
+    cx.unproven = None;
     gate.metrics.verified(&source.name, proof.secret_id());
     let keys = source.key_plan.keys(&proof, &body, now);
     if keys.fell_back {

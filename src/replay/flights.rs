@@ -234,8 +234,9 @@ impl<K: PartialEq, D: Eq, I, T: Clone> Watch<K, D, I, T> {
 
 impl<K: Eq + Hash + Copy, D: Copy, I: Copy, T> Table<K, D, I, T> {
     fn remember(&mut self, set: &Set<K, D>, id: I) {
-        for key in &set.keys {
-            self.known.put(*key, (id, set.body));
+        // Nothing but `exact` is ever looked up: another key would only push one out that is.
+        if let Some(key) = set.exact {
+            self.known.put(key, (id, set.body));
         }
     }
 }

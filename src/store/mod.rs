@@ -98,7 +98,8 @@ pub struct Leased {
     pub upstream: Name,
     /// The number of the attempt now to be made, from 1.
     pub attempt: u32,
-    /// Why it is made: `first`, `retry`, `redelivery`, `re-send`, `released`, `restart` (a lease was lost).
+    /// Why it is made: `first`, `retry`, `redelivery`, `re-send`, `released`; `restart` or `lease lapsed`
+    /// where a lease ended unsettled, so that nobody knows whether the upstream has it.
     pub cause: String,
     /// Elapsed time since the delivery was armed (accepted, re-armed, redelivered): its age for giving up.
     pub age: Duration,

@@ -502,6 +502,24 @@ async fn a_lapsed_lease_is_tried_again_as_uncertain() {
 }
 
 #[tokio::test]
+async fn a_lease_that_came_too_late_for_an_attempt_is_given_back() {
+    let mut up = Scripted::listing([]).await;
+    let mut world = World::new(upstream(up.address));
+    let gate = Arc::new(Semaphore::new(0));
+    world.store.faults().leases_wait = Some(gate.clone());
+    world.add(1, b"{}");
+    until(|| world.store.count(State::Leased) == 1).await;
+    // More than the lease has beyond the upstream's timeout: an attempt could outlast it and be made twice.
+    advance(16 * SECOND).await;
+    gate.add_permits(1);
+    settle_down().await;
+    assert!(up.requests.is_empty());
+    gate.add_permits(100);
+    assert_eq!(up.next().await.header("hookward-uncertain"), None);
+    assert_eq!(world.outcome().await, Outcome::Delivered { items: vec![] });
+}
+
+#[tokio::test]
 async fn a_store_in_trouble_is_asked_again() {
     let mut up = Scripted::listing([]).await;
     let mut world = World::new(upstream(up.address));

@@ -9,6 +9,7 @@ mod deploy;
 mod end_to_end;
 mod fuzz;
 mod guard;
+mod hostile;
 mod modes;
 mod tidy;
 mod vectors;

@@ -4,6 +4,7 @@
 //! * `writer`: the thread, the groups, what a failed write means.
 //! * `ops`: what is done inside a transaction, made of `parts`.
 //! * `reads`: what is read beside it.
+//! * `spare`: space for a disk without any.
 //! * `schema.sql`: the format.
 //!
 //! Time is handed to the writer with each job, so that the thread needs no clock to decide by.
@@ -13,6 +14,7 @@ mod ops;
 mod parts;
 mod reads;
 mod rows;
+mod spare;
 mod writer;
 
 #[cfg(test)]
@@ -106,13 +108,14 @@ impl SqliteStore {
         let (jobs, inbox) = mpsc::channel();
         let stamp = opened.elapsed.stamp();
         let writer = Writer {
-            books: Books::new(&opened.writer, opened.limits, opened.next_delivery),
+            books: Books::new(&opened.writer, opened.limits, opened.spare, opened.next_delivery),
             connection: opened.writer,
             inbox,
             shared: Arc::clone(&shared),
             clock_saved_at_ms: stamp.elapsed_ms,
             last: stamp,
             lazy_until: None,
+            log_pages: opened.log_pages,
             lock: opened.lock,
         };
         std::thread::Builder::new()

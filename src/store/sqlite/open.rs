@@ -4,10 +4,14 @@ use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 use super::{
     super::{
@@ -15,6 +19,7 @@ use super::{
         judge::cause,
     },
     Options,
+    spare::Spare,
 };
 use crate::config::model::Durability;
 
@@ -24,6 +29,8 @@ const FORMAT_VERSION: i64 = 1;
 const APPLICATION_ID: i64 = 0x486b_7764;
 /// 16 KiB: twice the throughput of 4 KiB with bodies of 2 KiB.
 pub(super) const PAGE_BYTES: u64 = 16 * 1024;
+/// The file of [`Spare`].
+const SPARE: &str = "hookward.spare";
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// Why a store was not opened. Reads after "failed to open the store: ".
@@ -84,6 +91,9 @@ pub(super) struct Opened {
     pub(super) people: Connection,
     pub(super) elapsed: Elapsed,
     pub(super) limits: DiskLimits,
+    pub(super) spare: Spare,
+    /// How long the write-ahead log was after the latest commit.
+    pub(super) log_pages: Arc<AtomicU64>,
     /// Numbers of deliveries are not used twice while leases of them may be around.
     pub(super) next_delivery: i64,
 }
@@ -97,16 +107,24 @@ pub(super) struct DiskLimits {
     hard_pages: u64,
     /// What the write-ahead log may leave behind, in bytes.
     log_bytes: u64,
+    /// The spare file.
+    spare_bytes: u64,
 }
 
 impl DiskLimits {
     fn of(disk_bytes_max: u64) -> Self {
         let log_bytes = (disk_bytes_max / 4).min(64 << 20);
         let hard_bytes = disk_bytes_max - log_bytes;
+        let spare_bytes = log_bytes / 8 * 3;
         let reserve = (hard_bytes / 16).clamp(256 << 10, 64 << 20);
         // SQLite counts pages in 32 bits.
         let hard_pages = (hard_bytes / PAGE_BYTES).clamp(1, 0xffff_fffe);
-        Self { soft_bytes: hard_bytes.saturating_sub(reserve), hard_pages, log_bytes }
+        Self {
+            soft_bytes: hard_bytes.saturating_sub(reserve),
+            hard_pages,
+            log_bytes: log_bytes - spare_bytes,
+            spare_bytes,
+        }
     }
 }
 
@@ -131,13 +149,17 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         Format::Foreign => return Err(OpenError::Foreign { path }),
     }
     set_up_writer(&writer, options.durability, limits).map_err(database)?;
-    let saved = prepare(&mut writer).map_err(database)?;
+    let mut spare = Spare::open(directory.join(SPARE), limits.spare_bytes)
+        .map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
+    let saved = with_spare(&mut writer, &mut spare, prepare).map_err(database)?;
     let elapsed = Elapsed::resume(options.clock.clone(), saved);
-    let next_delivery = restart(&mut writer, elapsed.stamp()).map_err(database)?;
+    let next_delivery =
+        with_spare(&mut writer, &mut spare, |writer| restart(writer, elapsed.stamp())).map_err(database)?;
+    let log_pages = watch_log(&mut writer).map_err(database)?;
     let lanes = open_reader(&path).map_err(database)?;
     let people = open_reader(&path).map_err(database)?;
     sync_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-    Ok(Opened { lock, writer, lanes, people, elapsed, limits, next_delivery })
+    Ok(Opened { lock, writer, lanes, people, elapsed, limits, spare, log_pages, next_delivery })
 }
 
 pub(super) fn database_path(directory: &Path) -> PathBuf {
@@ -146,7 +168,7 @@ pub(super) fn database_path(directory: &Path) -> PathBuf {
 
 /// Bytes of all files of the store.
 pub(super) fn files_bytes(directory: &Path) -> u64 {
-    ["hookward.db", "hookward.db-wal", "hookward.db-shm"]
+    ["hookward.db", "hookward.db-wal", "hookward.db-shm", SPARE]
         .iter()
         .filter_map(|name| fs::metadata(directory.join(name)).ok())
         .map(|metadata| metadata.len())
@@ -220,8 +242,8 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "journal_size_limit", limits.log_bytes)?;
-    let checkpoint_pages = (limits.log_bytes / 2 / PAGE_BYTES).clamp(8, 1000);
-    connection.pragma_update(None, "wal_autocheckpoint", checkpoint_pages)?;
+    // SQLite would not tell of a failure; see `checkpoint`.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "max_page_count", limits.hard_pages)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
@@ -231,8 +253,54 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
     // An I/O error behind a memory map is a signal, not an error code.
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    stable_plans(connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// A plan does not depend on the values that are bound: else a range in a query, as in what is due, has it prepared
+/// anew for each execution.
+fn stable_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
+/// Writes what is in the log into the database file, as far as no reader is in the way, and syncs that file, so that
+/// the log may begin anew. A failed sync has to be known: the next one succeeds although nothing was written, and
+/// with the log the only copy would be gone.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.wal_checkpoint_v2(None::<&str>, rusqlite::wal::CheckpointMode::PASSIVE) {
+        // The log stays, and becomes longer.
+        Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull)) => {
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+fn watch_log(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicU64>> {
+    let pages = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&pages);
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+        seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(pages)
+}
+
+/// A full disk is no reason not to start: what was accepted before is delivered.
+fn with_spare<T>(
+    writer: &mut Connection,
+    spare: &mut Spare,
+    run: impl Fn(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    match run(writer) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && spare.is_there() => {
+            spare.release();
+            checkpoint(writer)?;
+            run(writer)
+        }
+        other => other,
+    }
 }
 
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
@@ -242,6 +310,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    stable_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -17,6 +17,7 @@ use super::{
     open::DiskLimits,
     parts::Placed,
     rows::{self, HEAD},
+    spare::Spare,
     writer::Stop,
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) limits: DiskLimits,
+    pub(super) spare: Spare,
     pub(super) next_delivery: i64,
     /// The upstreams of the configuration, once somebody reconciled.
     pub(super) configured: Option<BTreeSet<Name>>,
@@ -40,9 +42,10 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(connection: &Connection, limits: DiskLimits, next_delivery: i64) -> Self {
+    pub(super) fn new(connection: &Connection, limits: DiskLimits, spare: Spare, next_delivery: i64) -> Self {
         Self {
             limits,
+            spare,
             next_delivery,
             configured: None,
             wake: BTreeSet::new(),
@@ -57,7 +60,7 @@ impl Books {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.full
+        self.full || !self.spare.is_there()
     }
 
     /// Ends a transaction's entries. Returns whom to wake.
@@ -153,7 +156,7 @@ impl Desk<'_> {
         for one in &leased {
             self.connection
                 .prepare_cached(
-                    "UPDATE deliveries SET state = 'leased', due_at = ?2, fence = ?3, cause = ?4 WHERE id = ?1",
+                    "UPDATE OR ROLLBACK deliveries SET state = 'leased', due_at = ?2, fence = ?3, cause = ?4 WHERE id = ?1",
                 )?
                 .execute(params![one.lease.delivery, until, one.lease.fence, one.cause])?;
         }
@@ -188,9 +191,17 @@ impl Desk<'_> {
         let number = attempts.saturating_add(1);
         let attempt = &settled.attempt;
         let took_ns = i64::try_from(attempt.took.as_nanos()).unwrap_or(i64::MAX);
-        self.connection.prepare_cached("INSERT INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-            params![lease.delivery, number, attempt.began_at.unix_ns(), took_ns, attempt.status, attempt.error, cause],
-        )?;
+        self.connection
+            .prepare_cached("INSERT OR ROLLBACK INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![
+                lease.delivery,
+                number,
+                attempt.began_at.unix_ns(),
+                took_ns,
+                attempt.status,
+                attempt.error,
+                cause
+            ])?;
         if number > HISTORY_MAX {
             self.connection
                 .prepare_cached("DELETE FROM attempts WHERE delivery = ?1 AND number <= ?2")?
@@ -203,7 +214,7 @@ impl Desk<'_> {
         };
         self.connection
             .prepare_cached(
-                "UPDATE deliveries SET state = ?2, due_at = ?3, reason = ?4, attempts = ?5, cause = ?6 WHERE id = ?1",
+                "UPDATE OR ROLLBACK deliveries SET state = ?2, due_at = ?3, reason = ?4, attempts = ?5, cause = ?6 WHERE id = ?1",
             )?
             .execute(params![lease.delivery, state.name(), due_at, reason, number, cause::RETRY])?;
         if let Outcome::Delivered { items } = &settled.outcome {
@@ -229,7 +240,7 @@ impl Desk<'_> {
     pub(super) fn give_back(&mut self, lease: Lease, delay: Duration) -> Result<(), Stop> {
         let (_, upstream, ..) = self.current(lease)?;
         self.connection
-            .prepare_cached("UPDATE deliveries SET state = 'due', due_at = ?2 WHERE id = ?1")?
+            .prepare_cached("UPDATE OR ROLLBACK deliveries SET state = 'due', due_at = ?2 WHERE id = ?1")?
             .execute((lease.delivery, after(self.now_ms, delay)))?;
         self.books.wake.insert(upstream);
         Ok(())
@@ -340,10 +351,13 @@ impl Desk<'_> {
             *count = self.connection.prepare_cached(sql)?.execute((self.now_ms, slice))?;
         }
         let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        let events = self.remove_history(self.now_ms.saturating_sub(retention_ms), SWEEP_SLICE)?;
+        // On a full disk history goes first, whatever its age.
+        let is_disk_full = !self.books.spare.renew(self.now_ms);
+        let until_ms = if is_disk_full { i64::MAX } else { self.now_ms.saturating_sub(retention_ms) };
+        let events = self.remove_history(until_ms, SWEEP_SLICE)?;
         // What is free for good goes back to the file system, a megabyte at a time.
         let (pages, free) = self.pages()?;
-        if free > 64 && free > pages / 4 {
+        if free > 0 && (is_disk_full || free > 64 && free > pages / 4) {
             let mut vacuum = self.connection.prepare_cached("PRAGMA incremental_vacuum(64)")?;
             let mut rows = vacuum.query([])?;
             while rows.next()?.is_some() {}

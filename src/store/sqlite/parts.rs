@@ -38,6 +38,9 @@ pub(super) const OLDEST_HISTORY: &str = "SELECT seq, id FROM events
 
 impl Desk<'_> {
     // ---- Parts of an append.
+    //
+    // A statement that fires a trigger and may fail half-way copies each page that it changes before, to be able to
+    // undo itself alone. Here a failure always undoes the whole group: `OR ROLLBACK` says so and spares the copies.
 
     pub(super) fn store_conflict(&mut self, mut event: NewEvent, first: EventId) -> Result<Appended, Stop> {
         let on_conflict = event.on_conflict;
@@ -93,7 +96,7 @@ impl Desk<'_> {
     ) -> Result<(), Stop> {
         self.connection
             .prepare_cached(
-                "INSERT INTO events (id, source, provider, received_ns, method, query, client_address, client_proto,
+                "INSERT OR ROLLBACK INTO events (id, source, provider, received_ns, method, query, client_address, client_proto,
                  client_host, headers, event_type, attempt_id, verified, traceparent, duplicate_of, conflict_of,
                  body_bytes, finished_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
@@ -119,7 +122,9 @@ impl Desk<'_> {
                 finished.then_some(self.now_ms),
             ])?;
         let seq = self.connection.last_insert_rowid();
-        self.connection.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?.execute(params![seq, &body[..]])?;
+        self.connection
+            .prepare_cached("INSERT OR ROLLBACK INTO bodies VALUES (?1, ?2)")?
+            .execute(params![seq, &body[..]])?;
         Ok(())
     }
 
@@ -132,7 +137,7 @@ impl Desk<'_> {
         };
         self.connection
             .prepare_cached(
-                "INSERT INTO deliveries (id, event, upstream, state, reason, due_at, armed_at, cause)
+                "INSERT OR ROLLBACK INTO deliveries (id, event, upstream, state, reason, due_at, armed_at, cause)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
@@ -178,20 +183,22 @@ impl Desk<'_> {
     /// Records keys. A known one lives on for the longer of both lives; an expired one is taken over.
     pub(super) fn remember(&mut self, event: EventId, keys: &Keys) -> Result<(), Stop> {
         for lived in keys.all() {
-            self.connection
+            let until = after(self.now_ms, lived.lives);
+            let inserted = self
+                .connection
                 .prepare_cached(
-                    "INSERT INTO keys (key, body, event, expires_at) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (key, body) DO UPDATE SET
-                     event = CASE WHEN expires_at <= ?5 THEN excluded.event ELSE event END,
-                     expires_at = max(expires_at, excluded.expires_at)",
+                    "INSERT OR ROLLBACK INTO keys (key, body, event, expires_at) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO NOTHING",
                 )?
-                .execute(params![
-                    lived.key.0,
-                    keys.body,
-                    event.as_bytes(),
-                    after(self.now_ms, lived.lives),
-                    self.now_ms
-                ])?;
+                .execute(params![lived.key.0, keys.body, event.as_bytes(), until])?;
+            if inserted == 0 {
+                self.connection
+                    .prepare_cached(
+                        "UPDATE OR ROLLBACK keys SET event = CASE WHEN expires_at <= ?5 THEN ?3 ELSE event END,
+                         expires_at = max(expires_at, ?4) WHERE key = ?1 AND body = ?2",
+                    )?
+                    .execute(params![lived.key.0, keys.body, event.as_bytes(), until, self.now_ms])?;
+            }
         }
         Ok(())
     }
@@ -258,7 +265,7 @@ impl Desk<'_> {
             if configured { (State::Due, None) } else { (State::Parked, Some(reason::UPSTREAM_REMOVED)) };
         self.connection
             .prepare_cached(
-                "UPDATE deliveries SET state = ?2, reason = ?3, due_at = ?4, armed_at = ?4, cause = ?5 WHERE id = ?1",
+                "UPDATE OR ROLLBACK deliveries SET state = ?2, reason = ?3, due_at = ?4, armed_at = ?4, cause = ?5 WHERE id = ?1",
             )?
             .execute(params![placed.id, state.name(), reason, self.now_ms, cause])?;
         if configured {
@@ -303,6 +310,9 @@ impl Desk<'_> {
 
     /// Takes room for something new of this size; history goes first.
     pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), Stop> {
+        if !self.books.spare.renew(self.now_ms) {
+            return Err(StoreError::Full("no space is left on its disk".to_owned()).into());
+        }
         let needed = bytes as u64 + OVERHEAD_BYTES;
         let mut room = match self.books.room_bytes {
             Some(room) if room >= needed => room,

@@ -98,7 +98,8 @@ CREATE TABLE items (
 ) STRICT;
 CREATE INDEX items_expiring ON items (expires_at);
 
--- Numbers for status and metrics, which would otherwise count whole tables at every scrape.
+-- Numbers for status and metrics, which would otherwise count whole tables at every scrape. A trigger takes over the
+-- OR clause of the statement that fired it (see parts.rs), but keeps an ON CONFLICT of its own.
 CREATE TABLE totals (
     what TEXT PRIMARY KEY,
     n INTEGER NOT NULL
@@ -124,12 +125,12 @@ CREATE TRIGGER key_removed AFTER DELETE ON keys BEGIN
     UPDATE totals SET n = n - 1 WHERE what = 'keys';
 END;
 CREATE TRIGGER delivery_added AFTER INSERT ON deliveries BEGIN
-    INSERT OR IGNORE INTO counts VALUES (new.upstream, new.state, 0);
+    INSERT INTO counts VALUES (new.upstream, new.state, 0) ON CONFLICT DO NOTHING;
     UPDATE counts SET n = n + 1 WHERE upstream = new.upstream AND state = new.state;
 END;
 CREATE TRIGGER delivery_moved AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
     UPDATE counts SET n = n - 1 WHERE upstream = old.upstream AND state = old.state;
-    INSERT OR IGNORE INTO counts VALUES (new.upstream, new.state, 0);
+    INSERT INTO counts VALUES (new.upstream, new.state, 0) ON CONFLICT DO NOTHING;
     UPDATE counts SET n = n + 1 WHERE upstream = new.upstream AND state = new.state;
 END;
 CREATE TRIGGER delivery_removed AFTER DELETE ON deliveries BEGIN

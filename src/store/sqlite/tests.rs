@@ -120,6 +120,62 @@ async fn what_needs_no_durability_waits_for_no_commit_and_is_committed_soon() {
 }
 
 #[tokio::test]
+async fn a_stream_without_a_pause_does_not_put_a_commit_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let before = store.commits();
+    store.record(EventId::new(Wall::from_unix_s(1)), &"shop".into(), keys(1, 1, 1), None, false).await.unwrap();
+    // Each job is there before the one before it is done, so that the writer never finds its queue empty.
+    let began = std::time::Instant::now();
+    let slow = || async { store.write_sized(0, false, |_| Ok(std::thread::sleep(Duration::from_millis(5)))).await };
+    let stream = async || {
+        while store.commits() == before {
+            assert!(began.elapsed() < Duration::from_secs(2), "never committed");
+            slow().await.unwrap();
+        }
+    };
+    join_all((0..4).map(|_| stream())).await;
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_new_is_stored_and_what_was_accepted_is_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.append(big(1, 10)).await.unwrap();
+    let spare = directory.path().join("hookward.spare");
+    assert!(spare.exists());
+    let full = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+    let write = store.write(move |_| Err::<(), _>(Stop::Fault(full)));
+    assert!(matches!(write.await, Err(StoreError::Full(_))));
+    assert!(!spare.exists(), "its space is there for what has to be written");
+    // As long as the disk is full.
+    std::fs::create_dir(&spare).unwrap();
+    assert!(matches!(store.append(big(2, 10)).await, Err(StoreError::Full(_))));
+    let leased = store.lease("a", 1, LEASE).await.unwrap().remove(0);
+    store.settle(leased.lease, settled(1, delivered())).await.unwrap();
+    assert!(matches!(store.health(), Err(StoreError::Full(_))), "a commit without an event proves no room");
+    std::fs::remove_dir(&spare).unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while store.health().is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "it never saw the room");
+        // The sweep looks, so that readiness comes back without a webhook that fails first.
+        store.sweep(Duration::from_hours(1)).await.unwrap();
+    }
+    assert!(matches!(store.append(big(2, 10)).await, Ok(Appended::New { .. })), "no key of it was left");
+}
+
+#[tokio::test]
+async fn the_log_is_moved_into_the_database_file_when_it_is_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&Options { disk_bytes_max: 64 << 20, ..options(directory.path()) }).unwrap();
+    for n in 0..40 {
+        store.append(big(n, 512 << 10)).await.unwrap();
+    }
+    let log = std::fs::metadata(directory.path().join("hookward.db-wal")).unwrap().len();
+    assert!(log < 8 << 20, "20 MiB were written, the log has {log} bytes");
+}
+
+#[tokio::test]
 async fn a_full_store_refuses_and_accepts_again_when_history_can_go() {
     let directory = tempfile::tempdir().unwrap();
     let disk_bytes_max = 4 << 20;
@@ -294,6 +350,21 @@ async fn hot_queries_use_their_index() {
             .unwrap();
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}:\n{plan}");
     }
+}
+
+#[tokio::test]
+async fn leasing_prepares_its_statement_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..5 {
+        store.append(big(n, 10)).await.unwrap();
+        store.lease("a", 1, LEASE).await.unwrap();
+    }
+    let prepared_again = store.write(|desk| {
+        let statement = desk.connection.prepare_cached(&ops::lease_sql())?;
+        Ok(statement.get_status(rusqlite::StatementStatus::RePrepare))
+    });
+    assert_eq!(prepared_again.await, Ok(0), "although each asks for another time");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, config::DbConfig};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     super::{StoreError, elapsed::Stamp, wakers::Wakers},
-    open::save_clock,
+    open::{PAGE_BYTES, checkpoint, save_clock},
     ops::Desk,
 };
 
@@ -163,6 +163,8 @@ pub(super) struct Writer {
     pub(super) last: Stamp,
     /// Until when the open transaction has to be committed, if one is open.
     pub(super) lazy_until: Option<Instant>,
+    /// How long the write-ahead log was after the latest commit.
+    pub(super) log_pages: Arc<AtomicU64>,
     /// Released last.
     pub(super) lock: File,
 }
@@ -204,6 +206,7 @@ impl Writer {
                 }
             }
             self.group(group);
+            self.tend_log();
         }
         self.close();
         if let Some(done) = closing {
@@ -254,7 +257,9 @@ impl Writer {
                 return Err(self.fault(&error, false));
             }
         }
-        if group.iter().any(|job| job.durable) {
+        // A stream of jobs without a pause must not keep the transaction open past its time.
+        let overdue = self.lazy_until.is_some_and(|until| Instant::now() >= until);
+        if overdue || group.iter().any(|job| job.durable) {
             return self.commit();
         }
         if self.books.wrote(&self.connection) {
@@ -284,6 +289,27 @@ impl Writer {
         Ok(())
     }
 
+    /// Moves the log into the database file when it is long: after the answers, which need not wait for it.
+    fn tend_log(&mut self) {
+        if self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES >= self.books.spare.log_bytes()
+            && self.connection.is_autocommit()
+            && self.shared.poisoned.get().is_none()
+        {
+            // Looked at again after the next commit.
+            self.log_pages.store(0, Ordering::Relaxed);
+            if let Err(error) = checkpoint(&self.connection) {
+                self.poison(&error);
+            }
+        }
+    }
+
+    fn poison(&self, error: &rusqlite::Error) -> StoreError {
+        self.shared.poison(error.to_string());
+        // Closing would move the log, and remove the only good copy of what was not written.
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        StoreError::Poisoned(error.to_string())
+    }
+
     /// Rolls back, and says what it means for the group; poisons the store if writes may be lost.
     fn fault(&mut self, error: &rusqlite::Error, committing: bool) -> StoreError {
         self.lazy_until = None;
@@ -292,6 +318,10 @@ impl Writer {
         let broken = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) if rolled_back => {
                 self.shared.full.store(true, Ordering::Relaxed);
+                self.books.spare.release();
+                if let Err(error) = checkpoint(&self.connection) {
+                    return self.poison(&error);
+                }
                 return StoreError::Full("no space is left on its disk".to_owned());
             }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory) => !rolled_back,
@@ -306,12 +336,7 @@ impl Writer {
             ) => true,
             _ => committing || !rolled_back,
         };
-        if broken {
-            self.shared.poison(error.to_string());
-            StoreError::Poisoned(error.to_string())
-        } else {
-            StoreError::Unavailable(error.to_string())
-        }
+        if broken { self.poison(error) } else { StoreError::Unavailable(error.to_string()) }
     }
 
     fn close(self) {
