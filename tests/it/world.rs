@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt::Write as _,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -68,6 +69,13 @@ impl World {
         Self { gateway, upstream, data, clock }
     }
 
+    /// As [`World::start`], with the text of the whole configuration changed first.
+    pub(crate) async fn start_edited(sources: &str, edit: impl FnOnce(String) -> String) -> Self {
+        let (upstream, data) = (Upstream::start().await, TempDir::new().expect("a directory"));
+        let text = edit(configuration(sources, "", &upstream.url(), data.path()));
+        Self::start_as(&text, NOW_S, upstream, data).await
+    }
+
     /// Drains the gateway and starts another on the same data, with the same upstream.
     pub(crate) async fn restart(self, sources: &str) -> Self {
         assert!(self.gateway.drain().await, "drained whole");
@@ -91,6 +99,23 @@ impl World {
         let reply = request(self.gateway.admin, method, path, &[("content-type", "application/json")], b"").await;
         assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
         serde_json::from_slice(&reply.body).expect("JSON")
+    }
+
+    /// The sum of a metric over all its lines that begin like this.
+    pub(crate) async fn metric(&self, begins: &str) -> u64 {
+        let reply = request(self.gateway.admin, "GET", "/metrics", &[], b"").await;
+        let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+        reply.text().lines().filter(|line| line.starts_with(begins)).filter_map(value).sum()
+    }
+
+    /// Waits until a counter got there. Webhooks are counted as verified right before they meet the guard.
+    pub(crate) async fn until_metric(&self, begins: &str, at_least: u64) {
+        within(begins, async {
+            while self.metric(begins).await < at_least {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 
     /// Waits until nothing is due or being made.
@@ -137,10 +162,7 @@ pub(crate) fn sign(provider: &str, secret: &str, body: &[u8], at_s: i64) -> Vec<
 
 /// Fails the test if it does not happen in time.
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(done) => done,
-        Err(_) => panic!("waited for {what} in vain"),
-    }
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("waited for {what} in vain"))
 }
 
 // ---- raw HTTP ------------------------------------------------------------------------------------------------------
@@ -175,15 +197,15 @@ impl Reply {
 pub(crate) async fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head += &format!("host: {to}\r\n");
+        let _ = write!(head, "host: {to}\r\n");
     }
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     let framed =
         |name: &str| name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding");
     if !headers.iter().any(|(name, _)| framed(name)) {
-        head += &format!("content-length: {}\r\n", body.len());
+        let _ = write!(head, "content-length: {}\r\n", body.len());
     }
     let mut bytes = (head + "\r\n").into_bytes();
     bytes.extend_from_slice(body);
@@ -240,6 +262,10 @@ pub(crate) enum Act {
     Full(u16, Vec<(&'static str, String)>, usize),
     /// Waits until [`Upstream::let_go`], then answers with this status.
     Hang(u16),
+    /// Answers with this status and JSON.
+    Json(u16, &'static str),
+    /// Waits until [`Upstream::let_go`], then answers with this status and JSON.
+    Later(u16, &'static str),
     /// Reads the request and closes the connection without an answer.
     Cut,
 }
@@ -339,13 +365,15 @@ async fn answer(
     let path = head.uri.to_string();
     state.received.lock().expect("not poisoned").push(Received { path, headers: head.headers, body });
     state.arrived.notify_waiters();
+    if matches!(act, Act::Hang(_) | Act::Later(..)) {
+        state.gate.acquire().await.expect("never closed").forget();
+    }
+    let json = || vec![("content-type", "application/json".to_owned())];
     let (status, headers, body) = match act {
         Act::Answer(status, text) => (status, Vec::new(), Bytes::from_static(text.as_bytes())),
         Act::Full(status, headers, bytes) => (status, headers, vec![b'x'; bytes].into()),
-        Act::Hang(status) => {
-            state.gate.acquire().await.expect("never closed").forget();
-            (status, Vec::new(), Bytes::new())
-        }
+        Act::Hang(status) => (status, Vec::new(), Bytes::new()),
+        Act::Json(status, text) | Act::Later(status, text) => (status, json(), Bytes::from_static(text.as_bytes())),
         Act::Cut => return Err(std::io::Error::other("cut")),
     };
     let mut response = http::Response::new(Full::new(body));

@@ -1,0 +1,40 @@
+//! A client for which a gateway that vanishes is nothing special.
+
+use std::{collections::HashMap, fmt::Write as _};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::world::Reply;
+
+/// Sends one request and reads the answer to the end of the connection. `None` if there was no whole answer.
+pub(crate) async fn post(
+    mut stream: TcpStream,
+    path: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> Option<Reply> {
+    let length = body.len();
+    let mut head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    let request = [head.as_bytes(), b"\r\n", body].concat();
+    stream.write_all(&request).await.ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok()?;
+    parse(&answer)
+}
+
+fn parse(answer: &[u8]) -> Option<Reply> {
+    let head_end = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&answer[..head_end]).ok()?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let pair = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let headers: HashMap<_, _> = head.lines().skip(1).filter_map(pair).collect();
+    let body = answer[head_end..].to_vec();
+    let length: usize = headers.get("content-length")?.parse().ok()?;
+    (body.len() == length).then_some(Reply { status, headers, body })
+}
