@@ -14,19 +14,24 @@ use crate::{
     document::Severity,
 };
 
-/// Validate a configuration: explains, warns, exits 78 on errors.
+/// Check a configuration, and say what it means.
+///
+/// Exits 0 if a gateway would start with it, warnings or not, and 78 if it would not.
 ///
 /// Problems go to standard error, each with file, line, column and what to do; what the configuration means goes
 /// to standard output, so that a person can check it. No secret is shown.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hookward check -c hookward.toml
+  hookward check -c hookward.toml --no-secrets --json")]
 pub(super) struct Args {
-    /// The configuration.
+    /// The configuration; config.example.toml explains every key.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Do not read secrets and certificates outside the configuration: for pipelines that do not have them.
+    /// Do not read the secrets and certificates that it names: for pipelines that have none.
     #[arg(long)]
     no_secrets: bool,
-    /// One JSON object on standard output instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
 }

@@ -22,15 +22,16 @@ use crate::{
     verify::SignRequest,
 };
 
-/// Gateway, echo upstream and signed traffic of the first five providers in one process: valid, copied, replayed,
-/// forged, stale and oversized, with a table of what happened.
+/// See it work: a gateway, an upstream and signed webhooks in one process.
 ///
-/// Uses temporary data and free ports. Exits 0 only if every row is as expected. Stays up until Ctrl-C, so that
-/// the gateway can be looked at, unless --once is given.
+/// Sends valid, copied, replayed, forged, stale and oversized webhooks of the first five providers, and prints a
+/// table of what happened. Uses temporary data and free ports. Exits 0 only if every row is as expected. Stays up
+/// until Ctrl-C, so that the gateway can be looked at, unless --once is given.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: hookward demo --once")]
+#[command(after_help = "Example:
+  hookward demo --once")]
 pub(super) struct Args {
-    /// End after the table
+    /// End after the table.
     #[arg(long)]
     once: bool,
 }

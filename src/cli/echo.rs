@@ -36,11 +36,16 @@ const EVENTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 /// How much of a body is shown, in bytes.
 const PREVIEW_BYTES: usize = 200;
 
-/// A small upstream that prints what it receives.
+/// Run a small upstream that prints what it receives.
 ///
 /// Point an upstream of your configuration at it to see which headers and bytes arrive, and let it fail on purpose to
 /// see retries, dead letters and the breaker at work.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hookward echo                           answers 200 on 127.0.0.1:9000
+  hookward echo --fail-first 3            three retries, then delivered
+  hookward echo --status 410              a dead letter at once
+  hookward echo --delay 20s               slower than an upstream's timeout")]
 pub(super) struct Args {
     /// Where to listen.
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
@@ -57,7 +62,7 @@ pub(super) struct Args {
     /// Print nothing but the totals at the end.
     #[arg(short, long)]
     quiet: bool,
-    /// Print one JSON object a line.
+    /// Print one JSON object a line instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -86,9 +91,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
     };
     let echo = serve(listener, options)?;
-    if !args.json {
-        eprintln!("echo upstream on http://{}, Ctrl-C ends it", echo.address());
-    }
+    // To stderr, so that with --json what is on stdout stays one object a line.
+    eprintln!("echo upstream on http://{}, Ctrl-C ends it", echo.address());
     tokio::signal::ctrl_c().await.context("failed to wait for Ctrl-C")?;
     let totals = echo.totals();
     eprintln!("\n{} requests, {} events, {} of them again", totals.requests, totals.events, totals.again);

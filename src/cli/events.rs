@@ -11,7 +11,7 @@ use super::{
 };
 use crate::admin::api::{DeliveryRow, Done, EventPage, EventRow};
 
-/// List, show, redeliver, release and forget events of a running gateway.
+/// Look at the events of a running gateway, and repair.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hookward events list --state dead --since 1d
@@ -28,13 +28,13 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Events, newest first.
+    /// List events, newest first.
     #[command(after_help = "Examples:
   hookward events list --state held              what waits for you
   hookward events list --source partssource --since 2026-11-21T08:00:00Z --until 1h
   hookward events list --attempt-id 7c1f… --json")]
     List(List),
-    /// One event: its headers, deliveries, attempts and body.
+    /// Show one event: its headers, deliveries, attempts and body.
     #[command(after_help = "Examples:
   hookward events show 019604a1-…
   hookward events show 019604a1-… --body > body.json     the exact bytes")]
@@ -48,11 +48,20 @@ enum Command {
 
 With --state or --upstream, only the deliveries that match are sent again, not the others of the same event.")]
     Redeliver(redeliver::Redeliver),
-    /// Let held events go: stale ones, and conflicts.
+    /// Let held events go to their upstreams: stale ones, and conflicts.
+    #[command(after_help = "Examples:
+  hookward events list --state held              what is held, and why
+  hookward events release 019604a1-…")]
     Release(Named),
     /// Free the keys of events, so that the same webhook is accepted anew.
+    ///
+    /// The events stay; when the provider sends one again, it becomes another event.
+    #[command(after_help = "Example:
+  hookward events forget 019604a1-…")]
     Forget(Named),
     /// Remove events with their keys, deliveries and history, for good.
+    #[command(after_help = "Example:
+  hookward events purge 019604a1-… --yes")]
     Purge(Purge),
 }
 
@@ -66,7 +75,7 @@ struct List {
     /// Go on where a page ended.
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// As JSON, for programs.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -21,35 +21,35 @@ use clap::Parser;
 
 use crate::config::{self, Config, LoadOptions};
 
+const FIRST_STEPS: &str = "First steps:
+  hookward demo --once                                  everything at once, on temporary data
+  hookward check -c config.example.toml                 what a configuration means
+  hookward serve -c config.example.toml                 the gateway
+  hookward echo                                         an upstream beside it
+  hookward sign --help                                  a signed request, to try it
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 78 wrong configuration.";
+
 /// A receiver-side webhook gateway: verifies, de-duplicates, stores, acknowledges and forwards webhooks.
 #[derive(Debug, Parser)]
-#[command(name = "hookward", version, about, max_term_width = 100)]
+#[command(name = "hookward", version, about, max_term_width = 100, after_help = FIRST_STEPS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// What each command says of itself stands at its `Args`: a text here would take the place of all of it.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// The gateway.
     Serve(serve::Args),
-    /// Validate a configuration: explains, warns, exits 78 on errors.
     Check(check::Args),
-    /// Gateway, echo upstream and signed traffic in one process, with a table of what happened.
     Demo(demo::Args),
-    /// A small upstream that prints what it receives.
     Echo(echo::Args),
-    /// A correctly signed request as any provider: as curl or as JSON.
     Sign(sign::Args),
-    /// Signed requests, sent to a URL.
     Send(send::Args),
-    /// Explain a captured request offline.
     Verify(verify::Args),
-    /// What ships: schemes, headers, deadlines, retry spans, evidence.
     Providers(providers::Args),
-    /// List, show, redeliver, release and forget events of a running gateway.
     Events(events::Args),
-    /// How a running gateway is doing.
     Status(status::Args),
 }
 

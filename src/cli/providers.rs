@@ -13,18 +13,19 @@ use crate::{
 
 const EXAMPLES: &str = "Examples:
   hookward providers                 a table of all
-  hookward providers mobility-work   one in full: headers, signed content, behaviour, what is unconfirmed
+  hookward providers mobility-work   one in full, with what nobody has confirmed
   hookward providers --json          for programs
 
-A provider of your own goes into the configuration as [providers.NAME], with the same keys as a preset.";
+A provider of your own goes into the configuration as [providers.NAME]: config.example.toml shows \
+every key.";
 
-/// What ships: schemes, headers, deadlines, retry spans, evidence.
+/// Show the providers that ship: schemes, headers, deadlines, retry spans, evidence.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Show this one in full.
     name: Option<String>,
-    /// Print JSON.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }

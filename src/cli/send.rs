@@ -22,25 +22,33 @@ use crate::{
     http::client::{Client, Sent},
     preset::Provider,
     secret::Secret,
+    telemetry::log::escaped,
     time::{Clock, Wall},
     verify::SignRequest,
 };
 
-/// Signed requests, sent to a URL.
+/// Send signed requests of any provider to a URL.
 ///
 /// Each request is signed at the moment it leaves. With one body for all, a gateway takes the first and answers the
 /// others as duplicates; `--numbered` makes each an event of its own.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hookward send -p partssource --secret-file secrets/partssource -b order.json \\
+    -u http://127.0.0.1:8080/hooks/partssource
+  echo '{\"id\":<n>}' | hookward send -p price2b --secret-file secrets/price2b -b - \\
+    -u http://127.0.0.1:8080/hooks/price2b -n 1000 --rate 50 --numbered
+
+Exit code 0 if every request was answered with a 2xx, 1 if not.")]
 pub(super) struct Args {
-    /// Sign as this provider: see `hookward providers`.
+    /// As which provider (see `hookward providers`).
     #[arg(short, long)]
     provider: String,
     #[command(flatten)]
     secret: SecretArgs,
-    /// Where to. `{token}` in it becomes the secret, for providers whose proof is a part of the path.
+    /// Where to; {token} in it becomes the secret, for providers whose proof is a part of the path.
     #[arg(short, long)]
     url: String,
-    /// A file with the body, `-` for standard input.
+    /// The body: a file, or - for standard input.
     #[arg(short, long, value_name = "FILE")]
     body: PathBuf,
     /// One more header, such as 'X-GitHub-Event: push'.
@@ -55,7 +63,7 @@ pub(super) struct Args {
     /// Requests at a time.
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
-    /// Write 1, 2, 3, … in place of each `<n>` in the body.
+    /// Write 1, 2, 3, … in place of each <n> in the body, so that each is an event of its own.
     #[arg(long)]
     numbered: bool,
     /// How long to wait for an answer.
@@ -64,7 +72,7 @@ pub(super) struct Args {
     /// PEM file with the authorities to trust instead of the system's, for an https URL.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Print the summary as JSON.
+    /// Print the summary as JSON instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -132,7 +140,11 @@ async fn send(
 ) -> anyhow::Result<Summary> {
     let url = |token: &str| {
         let text = args.url.replace("{token}", token);
-        text.parse::<Uri>().ok().filter(|url| url.host().is_some()).context("the URL is not one")
+        let url = text.parse::<Uri>().ok().filter(|url| url.host().is_some() && url.scheme().is_some());
+        // As typed: what is wrong with it may be the secret in it.
+        url.with_context(|| {
+            format!("`{}` is not a URL: write it as http://127.0.0.1:8080/hooks/NAME", escaped(&args.url))
+        })
     };
     let client = Client::new(&url("token")?, args.ca.as_deref(), clock.clone())?;
     let bar = bar(args);

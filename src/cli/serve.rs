@@ -8,15 +8,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{CONFIGURATION, FAILED};
 use crate::{gateway::Gateway, telemetry, time::Clock};
 
-/// The gateway.
+/// Run the gateway.
 ///
 /// Starts if the configuration is right, and says everything that is wrong with it if not (exit code 78). SIGTERM
 /// or Ctrl-C drains: not ready at once, listeners closed after server.drain_delay, the rest ended at
 /// server.drain_timeout. A second signal exits at once.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: hookward serve -c config.example.toml")]
+#[command(after_help = "Example:
+  hookward serve -c config.example.toml
+
+Environment: HOOKWARD_LOG overrides the level of the log, such as debug or hookward::delivery=debug.")]
 pub(super) struct Args {
-    /// The configuration
+    /// The configuration; config.example.toml explains every key.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
 }

@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::json;
 
 use super::providers;
@@ -20,27 +20,29 @@ use crate::{
 };
 
 const EXAMPLES: &str = "Examples:
-  hookward sign --provider partssource --secret-file secrets/partssource --body order.json
-  echo -n '{\"id\":\"evt_1\"}' | hookward sign --provider stripe --secret-env STRIPE_SECRET --body - --json
-  sh -c \"$(hookward sign --provider slack --secret-file secrets/slack)\"
+  hookward sign -p partssource --secret-file secrets/partssource -b order.json
+  hookward sign -p stripe --secret-env STRIPE_SECRET --json
+  sh -c \"$(hookward sign -p slack --secret-file secrets/slack)\"      signs and sends
 
 Without --body a sample of the provider is signed. A secret is never printed: where the provider \
-shows it as it is, the command reads it from where you keep it.";
+shows it as it is, the command reads it from where you keep it. The signed time is now, so run the \
+command soon: a provider's tolerance is often five minutes.";
 
-/// A correctly signed request as any provider: as curl or as JSON.
+/// Print a correctly signed request of any provider, as curl or JSON.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// As which provider (see `hookward providers`).
-    #[arg(long)]
+    #[arg(short, long)]
     provider: String,
     #[command(flatten)]
     secret: SecretArgs,
     /// The exact body: a file, or - for standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Where the request goes; {token} in it stands for the secret of a provider whose credential is the path.
-    #[arg(long)]
+    /// Where the request goes; {token} in it stands for the secret, for providers whose proof is a part of the
+    /// path [default: the source of that name at 127.0.0.1:8080].
+    #[arg(short, long)]
     url: Option<String>,
     /// The signed time in Unix seconds [default: now].
     #[arg(long, value_name = "SECONDS")]
@@ -51,7 +53,7 @@ pub(super) struct Args {
     /// The signed nonce, where the provider has one [default: random].
     #[arg(long)]
     nonce: Option<String>,
-    /// Print JSON: method, URL, headers, body.
+    /// Print JSON instead of a command: method, URL, headers, body.
     #[arg(long)]
     json: bool,
 }
@@ -117,7 +119,9 @@ impl SecretArgs {
         all.map(|found: anyhow::Result<(Origin, Secret)>| {
             let (origin, text) = found?;
             let text = secret_text(text.expose()).with_context(|| format!("failed to use {origin}"))?;
-            let key = format.decode(text).with_context(|| format!("failed to use {origin}"))?;
+            let decoded = format.decode(text);
+            let key = decoded
+                .map_err(|error| anyhow!("failed to use {origin}: {error}; copy it whole, as the provider shows it"))?;
             let id = origin.to_string().into();
             Ok((origin, SecretKey { id, key, not_before: None, expires_at: None }))
         })
@@ -136,7 +140,7 @@ fn secret_text(text: &[u8]) -> anyhow::Result<&[u8]> {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let provider = providers::find(&args.provider)?;
     let mut secrets = args.secret.load(provider.key_format)?;
-    ensure!(secrets.len() == 1, "failed to choose a secret: give exactly one");
+    ensure!(secrets.len() == 1, "give one secret: a sender signs with one");
     let (origin, key) = secrets.remove(0);
     let body = Body::read(args.body.as_deref(), &provider)?;
     let random = encode_hex(&rand::random::<[u8; 20]>());

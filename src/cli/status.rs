@@ -12,16 +12,16 @@ use crate::{
     telemetry::log::escaped,
 };
 
-/// How a running gateway is doing.
+/// Show how a running gateway is doing.
 ///
 /// Shows whether it is ready and why not, what waits for each upstream, and the store. Exits 0 if the gateway
 /// is ready, else 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hookward status -c hookward.toml
-  hookward status --admin-url http://127.0.0.1:9900 --json | jq .upstreams")]
+  hookward status --admin-url http://127.0.0.1:9900 --json")]
 pub(super) struct Args {
-    /// As JSON, for programs.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

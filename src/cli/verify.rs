@@ -15,10 +15,10 @@ use crate::{
 };
 
 const EXAMPLES: &str = "Examples:
-  hookward verify --provider partssource --secret-file secrets/partssource \\
-    --headers captured.headers --body captured.body
-  hookward verify --provider stripe --secret-env OLD --secret-env NEW \\
-    --headers captured.headers --body captured.body --now 1700000000 --json
+  hookward verify -p partssource --secret-file secrets/partssource \\
+    --headers captured.headers -b captured.body
+  hookward verify -p stripe --secret-env OLD --secret-env NEW \\
+    --headers captured.headers -b captured.body --now 1700000000 --json
 
 The headers file has one `Name: value` a line, as captured; a request line before them is skipped. \
 The body must be the exact bytes. A captured request is stale by now: --now says when it arrived.
@@ -28,12 +28,14 @@ Exit code 0 if the request is authentic and fresh, 1 if not.";
 /// Bytes of the signed content that are shown.
 const PREVIEW_BYTES: usize = 200;
 
-/// Explain a captured request offline.
+/// Explain why a captured request is authentic, or is not.
+///
+/// Works offline: shows what was signed, how far the clocks are apart, and which secret and signature were tried.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// By which provider (see `hookward providers`).
-    #[arg(long)]
+    #[arg(short, long)]
     provider: String,
     #[command(flatten)]
     secret: SecretArgs,
@@ -41,7 +43,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     headers: PathBuf,
     /// The exact body as received.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     body: PathBuf,
     /// A file with the path token as received, for a provider whose credential is the path.
     #[arg(long, value_name = "FILE")]
@@ -49,7 +51,7 @@ pub(super) struct Args {
     /// When the request arrived, in Unix seconds [default: now].
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     now: Option<i64>,
-    /// Print JSON.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }

@@ -48,6 +48,8 @@ pub(crate) struct Outcome {
     /// Of each accepted webhook, sorted.
     latencies: Vec<Duration>,
     measured: Duration,
+    /// Accepted, those of the warm-up included: what the process that is measured worked for.
+    pub(crate) accepted_in_all: u64,
     /// Any other answer, and none.
     pub(crate) not_accepted: u64,
     /// The last of those.
@@ -81,6 +83,7 @@ impl Load {
         while let Some(one) = connections.join_next().await {
             let one = one.expect("a connection does not panic");
             all.latencies.extend(one.latencies);
+            all.accepted_in_all += one.accepted_in_all;
             all.not_accepted += one.not_accepted;
             if one.not_accepted > 0 {
                 all.last_trouble = one.last_trouble;
@@ -123,6 +126,7 @@ impl Connection {
             match answer {
                 Ok(StatusCode::OK) => {
                     failures = 0;
+                    outcome.accepted_in_all += 1;
                     // What began in time counts even if it ended late: a row that hangs must show it.
                     if began >= counted_from {
                         outcome.latencies.push(took);

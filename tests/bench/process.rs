@@ -53,8 +53,8 @@ impl Gateway {
         Ok(gateway)
     }
 
-    pub(crate) fn memory_peak_kib(&self) -> Result<u64> {
-        memory_peak_kib(self.child.id())
+    pub(crate) fn used(&self) -> Result<Used> {
+        used(self.child.id())
     }
 }
 
@@ -153,12 +153,14 @@ impl Nginx {
     }
 
     /// Of the master and its workers together; pages that they share count several times.
-    pub(crate) fn memory_peak_kib(&self) -> Result<u64> {
+    pub(crate) fn used(&self) -> Result<Used> {
         let master = self.child.id();
         let workers = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).context("nginx is gone")?;
-        let mut sum = memory_peak_kib(master)?;
+        let mut sum = used(master)?;
         for worker in workers.split_whitespace() {
-            sum += memory_peak_kib(worker.parse().context("a process has a number")?)?;
+            let worker = used(worker.parse().context("a process has a number")?)?;
+            sum.memory_peak_kib += worker.memory_peak_kib;
+            sum.cpu += worker.cpu;
         }
         Ok(sum)
     }
@@ -215,8 +217,26 @@ http {{
     ))
 }
 
-fn memory_peak_kib(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).context("the process is gone")?;
+/// What a process has used so far.
+#[derive(Clone, Copy)]
+pub(crate) struct Used {
+    pub(crate) memory_peak_kib: u64,
+    /// Of all its threads, in the kernel too.
+    pub(crate) cpu: Duration,
+}
+
+fn used(process: u32) -> Result<Used> {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).context("the process is gone");
+    let status = read("status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-    peak.context("the kernel does not tell VmHWM")
+    let stat = read("stat")?;
+    // The name of the process may have spaces in it, what follows it has none; user and system time are 14 and 15.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let ticks = ticks(14).zip(ticks(15)).map(|(user, system)| user + system);
+    Ok(Used {
+        memory_peak_kib: peak.context("the kernel does not tell VmHWM")?,
+        // Linux tells user space hundredths of a second, whatever it counts itself.
+        cpu: Duration::from_millis(10 * ticks.context("the kernel does not tell processor time")?),
+    })
 }

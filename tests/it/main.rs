@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod admin;
+mod cli;
 mod config;
 mod counts;
 mod crash;
@@ -11,6 +12,8 @@ mod fuzz;
 mod guard;
 mod hostile;
 mod modes;
+mod readme;
+mod running;
 mod threats;
 mod tidy;
 mod vectors;

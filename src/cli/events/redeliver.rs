@@ -51,8 +51,7 @@ pub(super) async fn run(args: &Redeliver) -> anyhow::Result<()> {
     let by_filter = !args.filter.parameters().is_empty();
     let by_id = !args.ids.is_empty();
     if by_filter == by_id {
-        let message = "give ids or a filter such as --state dead, and not both";
-        crate::cli::Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        wrong_usage("give ids or a filter such as --state dead, and not both");
     }
     let gateway = Gateway::new(&args.connect)?;
     let to = args.to.as_deref();
@@ -73,6 +72,14 @@ pub(super) async fn run(args: &Redeliver) -> anyhow::Result<()> {
         bail!("nothing was redelivered");
     }
     send(&gateway, orders, args.rate).await
+}
+
+/// Ends as clap does, with the usage of this command.
+fn wrong_usage(message: &str) -> ! {
+    let mut all = crate::cli::Cli::command();
+    all.build();
+    let redeliver = all.find_subcommand_mut("events").and_then(|events| events.find_subcommand_mut("redeliver"));
+    redeliver.expect("it is this command").error(ErrorKind::ArgumentConflict, message).exit()
 }
 
 async fn find(gateway: &Gateway, filter: &Filter) -> anyhow::Result<Vec<EventRow>> {

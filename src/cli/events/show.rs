@@ -14,13 +14,13 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Its id.
+    /// Its id, as `events list` shows it.
     #[arg(value_name = "ID")]
     id: String,
     /// Only the body, exactly as it was received, to stdout.
     #[arg(long, conflicts_with = "json")]
     body: bool,
-    /// As JSON, for programs.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -36,5 +36,5 @@ fn parse(answer: &[u8]) -> Option<Reply> {
     let headers: HashMap<_, _> = head.lines().skip(1).filter_map(pair).collect();
     let body = answer[head_end..].to_vec();
     let length: usize = headers.get("content-length")?.parse().ok()?;
-    (body.len() == length).then_some(Reply { status, headers, body })
+    (body.len() == length).then(|| Reply { status, head: head.to_owned(), headers, body })
 }

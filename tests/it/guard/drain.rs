@@ -22,7 +22,7 @@ async fn a_drain_is_not_ready_at_once_and_finishes_what_is_in_flight() {
     let hanging = tokio::spawn(async move { post(to, b"{\"n\":1}").await });
     world.upstream.wait_for(1).await;
 
-    let World { gateway, upstream, data: _data } = world;
+    let World { gateway, upstream, data: _data, .. } = world;
     let drain = tokio::spawn(gateway.drain());
     within("readiness to end", async {
         while readyz().await == 200 {
@@ -55,7 +55,7 @@ async fn what_is_left_at_the_drain_timeout_gets_503_and_its_flight_still_lands()
     let hanging = tokio::spawn(async move { post(to, b"{}").await });
     world.upstream.wait_for(1).await;
 
-    let World { gateway, upstream, data } = world;
+    let World { gateway, upstream, data, .. } = world;
     let drain = tokio::spawn(gateway.drain());
     let reply = hanging.await.expect("no panic");
     assert_eq!(reply.status, 503);
@@ -95,7 +95,7 @@ async fn a_drain_under_load_loses_nothing_that_was_acknowledged() {
         })
         .collect();
     world.upstream.wait_for(20).await;
-    let World { gateway, upstream, data } = world;
+    let World { gateway, upstream, data, .. } = world;
     assert!(within("the drain", gateway.drain()).await, "drained whole");
     for worker in load {
         worker.await.expect("no panic");

@@ -357,7 +357,9 @@ async fn a_failing_store_leaves_no_event_under_way_for_ever() {
 #[tokio::test]
 async fn an_attempt_cut_by_a_restart_is_made_again() {
     let config = source("ps", "partssource", "");
-    let world = World::start(&config).await;
+    // Shorter than the upstream's timeout, so that the drain ends first.
+    let world =
+        World::start_edited(&config, |text| text.replace("drain_timeout = \"10s\"", "drain_timeout = \"1s\"")).await;
     world.upstream.script([Act::Hang(200)]);
     let replies = hold(&world, &[accepted("hangs", "ps", genuine(BODY), BODY)]).await;
     world.upstream.wait_for(1).await;

@@ -1,0 +1,18 @@
+hookward --help
+hookward -h
+hookward serve --help
+hookward check --help
+hookward demo --help
+hookward echo --help
+hookward sign --help
+hookward send --help
+hookward verify --help
+hookward providers --help
+hookward events --help
+hookward events list --help
+hookward events show --help
+hookward events redeliver --help
+hookward events release --help
+hookward events forget --help
+hookward events purge --help
+hookward status --help

@@ -1,0 +1,5 @@
+hookward providers
+hookward providers mobility-work
+hookward providers gains
+hookward providers partsource
+hookward providers acme

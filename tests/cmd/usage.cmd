@@ -1,0 +1,20 @@
+# How a mistyped command is answered: exit code 2, and what to write.
+hookward
+hookward serv
+hookward serve
+hookward check --configuration hookward.toml
+hookward echo --status 99
+hookward echo --delay 5
+hookward sign -p partssource
+hookward sign -p partsource --secret canary
+hookward sign -p partssource --secret-file missing
+hookward sign -p partssource --secret canary --secret canary
+hookward sign -p standard-webhooks --secret 'canary canary'
+hookward send -p stripe --secret canary -b missing -u http://127.0.0.1:1/
+hookward send -p stripe --secret canary -b tests/cmd/verify/body.json -u 127.0.0.1
+hookward send -p stripe --secret canary -b tests/cmd/verify/body.json -u http://127.0.0.1:1/ --rate 0
+hookward events redeliver
+hookward events redeliver 019604a1 --state dead
+hookward events list --admin-url 127.0.0.1:9900
+hookward events list -c missing.toml
+hookward status --admin-url http://127.0.0.1:1
