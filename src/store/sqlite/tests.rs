@@ -138,7 +138,7 @@ async fn a_stream_without_a_pause_does_not_put_a_commit_off() {
         })
     });
     let commits_seen = join_all(jobs).await;
-    assert!(commits_seen.last().unwrap().as_ref().unwrap() > &before, "it was put off to the end");
+    assert!(commits_seen.into_iter().any(|seen| seen.unwrap() > before), "it was put off to the end");
 }
 
 #[tokio::test]
