@@ -7,7 +7,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -17,9 +17,9 @@ use super::{
     slot::{Shared, Slot},
 };
 use crate::{
-    event::{Answer, Attempt},
+    event::{Answer, Attempt, EventId},
     policy::breaker::Gate,
-    store::{Leased, Settled, StoreError},
+    store::{Lease, Leased, Settled, StoreError},
 };
 
 /// What a lease has beyond the upstream's timeout, for looking items up and for settling.
@@ -39,7 +39,13 @@ pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) parts: Arc<Parts>,
     pub(super) tasks: TaskTracker,
+    /// Places for outcomes that are being recorded.
+    pub(super) settling: Semaphore,
 }
+
+/// How many outcomes of one upstream may wait for the disk at a time. Each holds an answer of at most 64 KiB, and
+/// that only in mode `respond`.
+pub(super) const SETTLING_MAX: usize = 256;
 
 impl Lane {
     /// Runs until it is stopped. A panic, which only the store could cause here, is logged and the lane goes on.
@@ -157,8 +163,14 @@ impl Lane {
             }
         };
         let answer = settled.answer.as_ref().map(|(answer, _)| answer.clone());
-        self.settle(&leased, lapses_at, settled).await;
-        drop(slot);
+        // The outcome waits for the disk without the slot, so that the upstream need not wait for it too. How many
+        // may wait so is bounded; one more keeps its slot until it is recorded.
+        let waiting = self.settling.try_acquire();
+        let slot = waiting.is_err().then_some(slot);
+        let (lease, event, number) = (leased.lease, leased.event.head.id, leased.attempt);
+        drop(leased); // the body
+        self.settle(lease, event, number, lapses_at, settled).await;
+        drop((waiting, slot));
         answer
     }
 
@@ -193,16 +205,15 @@ impl Lane {
 
     /// Records the outcome. While the store is in trouble it is tried again for as long as the lease holds: an
     /// outcome that is not recorded means another attempt.
-    async fn settle(&self, leased: &Leased, lapses_at: Instant, settled: Settled) {
+    async fn settle(&self, lease: Lease, event: EventId, attempt: u32, lapses_at: Instant, settled: Settled) {
         let mut pause = TROUBLE_FIRST;
         loop {
-            let error = match self.parts.store.settle(leased.lease, settled.clone()).await {
+            let error = match self.parts.store.settle(lease, settled.clone()).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
             let may_pass = matches!(error, StoreError::Unavailable(_) | StoreError::Full(_));
             if !may_pass || Instant::now() + pause >= lapses_at {
-                let (event, attempt) = (leased.event.head.id, leased.attempt);
                 tracing::warn!(%event, upstream = self.name(), attempt, %error, "failed to record an outcome");
                 return;
             }

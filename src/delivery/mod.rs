@@ -12,6 +12,7 @@ mod slot;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -110,7 +111,7 @@ pub struct LaneStatus {
     pub upstream: Name,
     /// Its breaker.
     pub breaker: State,
-    /// Attempts being made or settled.
+    /// Attempts being made.
     pub in_flight: usize,
     /// How many there may be.
     pub concurrency: usize,
@@ -135,7 +136,8 @@ impl Lanes {
             let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
             let target = Target { upstream: upstream.clone(), client, clock, metrics };
             let shared = slot::Shared::new(target, stop.child_token());
-            let lane = lane::Lane { shared, parts: parts.clone(), tasks: tasks.clone() };
+            let settling = Semaphore::new(lane::SETTLING_MAX);
+            let lane = lane::Lane { shared, parts: parts.clone(), tasks: tasks.clone(), settling };
             lanes.insert(name.clone(), Arc::new(lane));
         }
         for lane in lanes.values() {

@@ -112,8 +112,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Makes the attempt and tells the breaker how it went. The slot keeps its room until it is dropped, so that
-    /// settling counts against the concurrency too. To be called once, and never to be cancelled half-way.
+    /// Makes the attempt and tells the breaker how it went. The slot keeps its room until it is dropped. To be called once, and never to be cancelled half-way.
     pub async fn attempt(&mut self, request: &Try<'_>) -> Tried {
         self.begun = true;
         let tried = attempt(&self.shared.target, request).await;

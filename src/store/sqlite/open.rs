@@ -37,7 +37,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be made or is something else.
-    #[error("{path} cannot be used as a directory: {source}; point `store.path` at a directory this user may write", path = .path.display())]
+    #[error("{path} cannot be used as a directory; point `store.path` at a directory this user may write", path = .path.display())]
     Directory {
         /// As configured.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// `SQLite` said no.
-    #[error("{path} cannot be opened: {source}", path = .path.display())]
+    #[error("{path} cannot be opened", path = .path.display())]
     Database {
         /// The file.
         path: PathBuf,

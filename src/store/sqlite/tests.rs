@@ -261,7 +261,8 @@ async fn an_append_that_nobody_waits_for_is_finished() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let mut append = store.append(big(1, 10));
-    assert!(futures_util::poll!(&mut append).is_pending());
+    // Handed over with the first poll; the writer may even be done by then.
+    let _ = futures_util::poll!(&mut append);
     drop(append);
     assert!(matches!(store.append(big(1, 10)).await, Ok(Appended::Known { .. })));
 }
