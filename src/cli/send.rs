@@ -63,7 +63,7 @@ pub(super) struct Args {
     /// Requests at a time.
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
-    /// Write 1, 2, 3, … in place of each <n> in the body, so that each is an event of its own.
+    /// Write 1, 2, 3, … in place of each `<n>` in the body, so that each is an event of its own.
     #[arg(long)]
     numbered: bool,
     /// How long to wait for an answer.
