@@ -98,7 +98,8 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     let webhook = &boarded.webhook;
     let source = &webhook.cx.route.source;
     match gate.store.lookup(webhook.keys).await? {
-        Known::No => {}
+        // What cannot be recorded after the call would be forwarded again with every retry.
+        Known::No => gate.store.health()?,
         Known::Copy { first, answer } => return Ok(copy(first, answer)),
         // The store alone knows what a conflict means for this source.
         Known::Conflict { .. } => return append(gate, webhook, Begin::Due).await,

@@ -51,6 +51,34 @@ async fn a_webhook_refused_by_a_full_store_leaves_nothing_and_is_accepted_when_t
 }
 
 #[tokio::test]
+async fn a_full_store_relays_nothing_that_it_could_not_record() {
+    let relayed = "[sources.quotes]\nprovider = \"github\"\nsecrets = [{ value = \"another-secret-of-length\" }]\n\
+                   upstream = \"up\"\nmode = \"proxy\"\n";
+    let sources = format!("{}{relayed}", source("queue", ""));
+    let small = |text: String| text.replacen("[store]\n", "[store]\ndisk_bytes_max = \"2MiB\"\n", 1);
+    let world = World::start_edited(&sources, small).await;
+    let quote = async |body: &[u8]| world.send("github", "another-secret-of-length", "/hooks/quotes", body, 0).await;
+    assert_eq!(quote(b"before").await.status, 200);
+    let before = world.upstream.wait_for(1).await.len();
+
+    world.upstream.script((0..16).map(|_| Act::Hang(200)));
+    let mut filled = 0u8;
+    while send(&world, &vec![filled; 100_000], 0).await.status == 200 {
+        filled += 1;
+        assert!(filled < 16, "2 MiB do not hold so much");
+    }
+    let hanging = world.upstream.wait_for(before + usize::from(filled)).await.len();
+    assert_eq!(quote(b"while it is full").await.status, 503);
+    assert_eq!(quote(b"before").await.status, 200, "what is known is still answered");
+    assert_eq!(world.upstream.received().len(), hanging, "nothing was relayed");
+
+    (0..16).for_each(|_| world.upstream.let_go());
+    world.settled().await;
+    assert_eq!(send(&world, b"{}", 0).await.status, 200, "there is room again");
+    assert_eq!(quote(b"while it is full").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_during_the_append_loses_nothing() {
     let world = World::start(&source("queue", "")).await;
     let held = StoreHeld::by(&world);
