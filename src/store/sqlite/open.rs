@@ -19,7 +19,7 @@ use super::{
         judge::cause,
     },
     Options,
-    spare::Spare,
+    spare::{self, Spare},
 };
 use crate::config::model::Durability;
 
@@ -115,7 +115,8 @@ impl DiskLimits {
     fn of(disk_bytes_max: u64) -> Self {
         let log_bytes = (disk_bytes_max / 4).min(64 << 20);
         let hard_bytes = disk_bytes_max - log_bytes;
-        let spare_bytes = log_bytes / 8 * 3;
+        // Never less than what tells a full disk from one with room.
+        let spare_bytes = (log_bytes / 8 * 3).max(spare::BYTES_MIN);
         let reserve = (hard_bytes / 16).clamp(256 << 10, 64 << 20);
         // SQLite counts pages in 32 bits.
         let hard_pages = (hard_bytes / PAGE_BYTES).clamp(1, 0xffff_fffe);

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A disk that has not even twice this much room is full.
-const BYTES_MIN: u64 = 256 << 10;
+pub(super) const BYTES_MIN: u64 = 256 << 10;
 /// From one look at whether the disk has room again to the next.
 const LOOK_EVERY_MS: i64 = 1000;
 

@@ -385,3 +385,15 @@ async fn nothing_of_a_failed_group_is_left_and_an_error_that_may_pass_is_not_fin
     assert!(matches!(store.append(big(1, 10)).await, Ok(Appended::New { .. })));
     assert_eq!(store.stats().await.unwrap().events, 1);
 }
+
+#[tokio::test]
+async fn a_new_store_has_room_however_small_its_limit_is() {
+    for disk_bytes_max in [2 << 20, 3 << 20, 64 << 20] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { disk_bytes_max, ..options(directory.path()) };
+        let store = SqliteStore::open(&options).unwrap();
+        // Anything that ends a transaction says how it is.
+        store.lookup(keys(1, 1, 1)).await.unwrap();
+        assert_eq!(store.health(), Ok(()), "{disk_bytes_max}");
+    }
+}
