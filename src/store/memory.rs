@@ -183,7 +183,7 @@ impl EventStore for MemoryStore {
     }
 
     fn purge(&self, id: EventId) -> BoxFuture<'_, Result<(), StoreError>> {
-        ready(move || self.with(|inner, now_ms| inner.purge(now_ms, id)))
+        ready(move || self.with(|inner, _| inner.purge(id)))
     }
 
     fn reconcile(&self, upstreams: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>> {

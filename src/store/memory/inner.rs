@@ -391,21 +391,22 @@ impl Inner {
     }
 
     pub(super) fn forget(&mut self, now_ms: i64, id: EventId) -> Result<u64, StoreError> {
-        let live = self.keys.forget(id, now_ms);
+        let live = self.keys.live(id, now_ms);
         if live == 0 && !self.events.contains_key(&id) {
             return Err(StoreError::NotFound);
         }
+        self.keys.forget(id);
         self.drop_answer(id);
         Ok(live)
     }
 
-    pub(super) fn purge(&mut self, now_ms: i64, id: EventId) -> Result<(), StoreError> {
+    pub(super) fn purge(&mut self, id: EventId) -> Result<(), StoreError> {
         if !self.events.contains_key(&id)
             || self.numbers_of(id).iter().any(|number| self.deliveries[number].state == State::Leased)
         {
             return Err(StoreError::NotFound);
         }
-        self.keys.forget(id, now_ms);
+        self.keys.forget(id);
         self.drop_answer(id);
         self.remove_event(id);
         Ok(())

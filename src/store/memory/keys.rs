@@ -106,11 +106,17 @@ impl KeyTable {
         }
     }
 
-    /// Forgets the keys of an event. Returns how many were still alive.
-    pub(super) fn forget(&mut self, event: EventId, now_ms: i64) -> u64 {
-        let numbers = self.by_event.get(&event).cloned().unwrap_or_default();
-        let removed = numbers.into_iter().filter_map(|number| self.remove(number));
-        removed.filter(|row| row.expires_ms > now_ms).count() as u64
+    /// Forgets the keys of an event.
+    pub(super) fn forget(&mut self, event: EventId) {
+        for number in self.by_event.get(&event).cloned().unwrap_or_default() {
+            self.remove(number);
+        }
+    }
+
+    /// How many keys stand for an event and have not expired.
+    pub(super) fn live(&self, event: EventId, now_ms: i64) -> u64 {
+        let numbers = self.by_event.get(&event).into_iter().flatten();
+        numbers.filter(|number| self.rows[*number].expires_ms > now_ms).count() as u64
     }
 
     /// Removes up to `max` expired keys.
