@@ -16,6 +16,7 @@ use super::{
 use crate::{
     event::EventId,
     store::{Shown, StoreError},
+    verify::encode_hex,
 };
 
 const REDACTED: &str = "redacted";
@@ -238,17 +239,11 @@ fn preview(body: &[u8]) -> BodyPreview {
     };
     BodyPreview {
         bytes: body.len() as u64,
-        sha256: hex(&Sha256::digest(body)),
+        sha256: encode_hex(&Sha256::digest(body)),
         encoding: encoding.to_owned(),
         content,
         truncated,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

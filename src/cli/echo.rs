@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::document::parse_duration;
+use crate::{document::parse_duration, verify::encode_hex};
 
 /// Largest body, in bytes. Hookward itself forwards no larger ones unless configured to.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -145,10 +145,7 @@ impl Received {
 
     /// SHA-256 of the body in hexadecimal.
     pub(super) fn sha256(&self) -> String {
-        Sha256::digest(&self.body).iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        encode_hex(&Sha256::digest(&self.body))
     }
 
     fn hookward_headers(&self) -> impl Iterator<Item = (&str, String)> {

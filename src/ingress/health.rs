@@ -35,7 +35,7 @@ where
         self.inner.poll_ready(cx)
     }
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        match self.probe(&inbound.head) {
+        match self.probe(&inbound) {
             Some(response) => {
                 let _ = inbound.exchange.ended.set(("health", response.status().as_u16(), None));
                 Either::Right(ready(Ok(response)))
@@ -46,11 +46,12 @@ where
 }
 
 impl<S> HealthProbes<S> {
-    fn probe(&self, head: &http::request::Parts) -> Option<Response> {
+    fn probe(&self, inbound: &Inbound) -> Option<Response> {
+        let Inbound { head, exchange } = inbound;
         let probe = match head.uri.path() {
             "/livez" => Probe::Live,
             "/readyz" => Probe::Ready,
-            path if self.gate.snapshot.load().health_path.as_deref() == Some(path) => Probe::Ready,
+            path if exchange.snapshot.health_path.as_deref() == Some(path) => Probe::Ready,
             _ => return None,
         };
         health_response(&head.method, probe, &self.gate.health, self.gate.clock.monotonic())

@@ -62,7 +62,7 @@ pub type Response = http::Response<Full<Bytes>>;
 
 type Guard = Flights<Key, [u8; 32], EventId, Result<Ack, Rejection>>;
 
-/// Everything the steps share and a reload keeps. The snapshot is what a reload swaps; `select` loads it once
+/// Everything the steps share and a reload keeps. The snapshot is what a reload swaps; `observe` loads it once
 /// per request.
 #[derive(Debug)]
 pub struct Gate {

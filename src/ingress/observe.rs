@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Request, header};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
-use super::{Gate, Response, WireBody};
+use super::{Gate, Response, Snapshot, WireBody};
 use crate::{
     config::Source,
     event::{EventId, Name},
@@ -32,6 +32,8 @@ pub(super) struct Inbound {
 
 /// What is known of one request while it lasts, for those who answer and log it.
 pub(super) struct Exchange {
+    /// The configuration of this request, from its first step to its last.
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) request_id: String,
     pub(super) peer: Option<IpAddr>,
     pub(super) came: Instant,
@@ -74,6 +76,7 @@ where
         let (head, body) = request.into_parts();
         let came_at = self.gate.clock.wall();
         let exchange = Arc::new(Exchange {
+            snapshot: self.gate.snapshot.load_full(),
             request_id: EventId::new(came_at).to_string(),
             peer: head.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()),
             came: self.gate.clock.monotonic(),

@@ -69,8 +69,8 @@ async fn receive(gate: &Gate, claimed: Claimed) -> Result<Received, Rejection> {
     let wire = cx.exchange.body.lock().ok().and_then(|mut slot| slot.take()).ok_or(Rejection::Cut)?;
     // Dropped before its end, it goes back: `respond` knows what to do with the rest.
     let mut wire = Borrowed { exchange: &cx.exchange, body: Some(wire) };
-    let until = cx.deadline.min(gate.clock.monotonic() + cx.snapshot.body_timeout);
-    let mut floor = FloorRate::new(gate.clock.monotonic(), cx.snapshot.body_rate_min);
+    let until = cx.deadline.min(gate.clock.monotonic() + cx.exchange.snapshot.body_timeout);
+    let mut floor = FloorRate::new(gate.clock.monotonic(), cx.exchange.snapshot.body_rate_min);
     let mut share = Share::default();
     // Frames are copied: a one-byte frame would pin the whole read buffer of the connection. A declared body
     // is paid for by its frames as they arrive, never in advance, so that declaring costs the client a send.

@@ -51,7 +51,7 @@ where
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let (exchange, inner) = (inbound.exchange.clone(), self.inner.clone());
         let gate = self.gate.clone();
-        let unknown_path = gate.snapshot.load().unknown_path;
+        let unknown_path = exchange.snapshot.unknown_path;
         Box::pin(async move {
             // `oneshot` inside the future: the steps run in `call`, where a panic would pass us by.
             let work = async move { inner.oneshot(inbound).await };

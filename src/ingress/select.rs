@@ -8,14 +8,13 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{
     Gate, Rejection,
     observe::{Exchange, Inbound},
-    routes::{Route, Snapshot},
+    routes::Route,
 };
 use crate::{http::per_client::Taken, secret::Secret};
 
 /// What a request carries from here on. Whoever holds it holds its permits.
 pub(super) struct Cx {
     pub(super) exchange: Arc<Exchange>,
-    pub(super) snapshot: Arc<Snapshot>,
     pub(super) route: Arc<Route>,
     /// By when the answer must be on its way.
     pub(super) deadline: Instant,
@@ -41,15 +40,14 @@ pub(super) struct Selected {
     pub(super) token: Option<Secret>,
 }
 
-pub(super) fn select(gate: &Gate, inbound: Inbound) -> Result<Selected, Rejection> {
+pub(super) fn select(_: &Gate, inbound: Inbound) -> Result<Selected, Rejection> {
     let Inbound { head, exchange } = inbound;
-    let snapshot = gate.snapshot.load_full();
-    let (route, token) = snapshot.find(head.uri.path()).ok_or(Rejection::UnknownPath)?;
+    let (route, token) = exchange.snapshot.find(head.uri.path()).ok_or(Rejection::UnknownPath)?;
     let token = token.map(Secret::new);
     let _ = exchange.source.set(route.source.clone());
     if head.method != Method::POST {
         return Err(Rejection::WrongMethod);
     }
     let deadline = exchange.came + route.source.answer_within;
-    Ok(Selected { cx: Cx { exchange, snapshot, route, deadline, permits: Vec::new(), unproven: None }, head, token })
+    Ok(Selected { cx: Cx { exchange, route, deadline, permits: Vec::new(), unproven: None }, head, token })
 }

@@ -179,10 +179,6 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// SHA-256 of the signed content, whatever secret or header matched; `None` where nothing is signed.
-    pub fn signed_digest(&self) -> Option<&[u8; 32]> {
-        self.signed.as_ref()
-    }
     /// The signed time.
     pub fn timestamp(&self) -> Option<Wall> {
         self.timestamp
