@@ -397,3 +397,21 @@ async fn a_new_store_has_room_however_small_its_limit_is() {
         assert_eq!(store.health(), Ok(()), "{disk_bytes_max}");
     }
 }
+
+/// What no crash of the process can show: its page cache outlives it. SQLite syncs the log at each commit with FULL,
+/// and only at checkpoints with NORMAL.
+#[tokio::test]
+async fn each_commit_is_synced_unless_the_configuration_says_otherwise() {
+    for (durability, synchronous) in [(Durability::Fsync, 2), (Durability::Os, 1)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&Options { durability, ..options(directory.path()) }).unwrap();
+        let pragma = |name: &'static str| {
+            store.write(move |desk| Ok(desk.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))?))
+        };
+        assert_eq!(pragma("synchronous").await, Ok(synchronous), "{durability:?}");
+        let mode = store.write(|desk| {
+            Ok(desk.connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))?)
+        });
+        assert_eq!(mode.await.as_deref(), Ok("wal"), "FULL means this only in a write-ahead log");
+    }
+}
