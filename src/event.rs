@@ -157,6 +157,28 @@ pub struct NewEvent {
     pub on_conflict: OnConflict,
     /// What to do if it is a re-send of a delivered event.
     pub on_resend: OnResend,
+    /// Deliveries of one source with one order key reach an upstream one after another, in the order of acceptance.
+    pub order_key: Option<OrderKey>,
+    /// Whether the body is kept once every delivery is delivered (`store_body`).
+    pub keep_body: bool,
+}
+
+/// What orders deliveries (`order_by`): at most [`OrderKey::BYTES_MAX`] bytes, without control characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OrderKey(Arc<str>);
+
+impl OrderKey {
+    /// The longest one; a longer value takes no part in any order, and is counted.
+    pub const BYTES_MAX: usize = 256;
+    /// A key, if the text may be one.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = !text.is_empty() && text.len() <= Self::BYTES_MAX && !text.chars().any(char::is_control);
+        fits.then(|| Self(text.into()))
+    }
+    /// As the provider wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// How the deliveries of a new event begin.
@@ -247,8 +269,10 @@ pub struct Delivery {
     pub reason: Option<String>,
     /// How many attempts were made.
     pub attempts: u32,
-    /// In how long it is due; `None` unless due.
+    /// In how long it is due; `None` unless due, and while it waits for an earlier one of its order key.
     pub due_in: Option<Duration>,
+    /// What orders it, if something does.
+    pub order_key: Option<OrderKey>,
     /// What was tried, oldest first.
     pub history: Vec<Attempt>,
 }

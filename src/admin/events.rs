@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     event::EventId,
-    store::{Shown, StoreError},
+    store::{Direction, Shown, StoreError},
     verify::encode_hex,
 };
 
@@ -27,15 +27,11 @@ const TELLTALE: [&str; 10] =
     ["signature", "hmac", "authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "jwt"];
 
 pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Answer, Problem> {
-    let mut filter = query::filter(query, admin.clock.wall())?;
-    let limit = filter.limit;
-    // One more than asked tells whether there is another page.
-    filter.limit += 1;
-    let mut listed = admin.store.list(filter).await.map_err(|error| store_problem(&error))?;
-    let more = listed.len() > limit;
-    listed.truncate(limit);
-    let next_cursor = listed.last().filter(|_| more).map(|last| last.head.id.to_string());
-    let events = listed
+    let (filter, limit) = query::filter(query, admin.clock.wall())?;
+    let page = admin.store.list(filter, Direction::NewestFirst, limit).await.map_err(|error| store_problem(&error))?;
+    let next_cursor = page.next.map(|next| next.to_string());
+    let events = page
+        .events
         .iter()
         .map(|listed| EventRow::new(&listed.head, listed.body_bytes, listed.copies, &listed.deliveries))
         .collect();
@@ -43,7 +39,7 @@ pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Answer, P
 }
 
 pub(super) async fn show(admin: &Admin, id: EventId) -> Result<Answer, Problem> {
-    let Shown { event, deliveries } = find(admin, id).await?;
+    let Shown { event, deliveries, .. } = find(admin, id).await?;
     let head = &event.head;
     let headers = head.headers.iter().map(|(name, value)| HeaderRow {
         name: name.clone(),
@@ -210,6 +206,21 @@ fn store_problem(error: &StoreError) -> Problem {
             "a delivery of this event changed meanwhile",
             "look at it again",
         ),
+        StoreError::BodyRemoved => Problem::new(
+            StatusCode::CONFLICT,
+            "body_removed",
+            "the body of this event was removed once it was delivered",
+            "set store_body = true at its source if events have to be delivered again",
+        ),
+        StoreError::Damaged(_) => Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "damaged",
+            error.to_string(),
+            "run `hookward store verify`; it says what is damaged and what to do",
+        ),
+        StoreError::KeyMissing(_) => {
+            unavailable("key_missing", error, "add that key to store.encryption, behind the one in use")
+        }
         StoreError::Full(_) => unavailable("store_full", error, "make room: purge events, or raise disk_bytes_max"),
         StoreError::Unavailable(_) => unavailable("store_unavailable", error, "try again; the log says more"),
         StoreError::Poisoned(_) => unavailable("store_broken", error, "look at the disk, then restart hookward"),

@@ -20,8 +20,8 @@ pub(super) const LIMIT_MAX: usize = 500;
 const FILTERS: [&str; 9] = ["source", "upstream", "state", "type", "since", "until", "attempt_id", "limit", "cursor"];
 
 /// Reads the filter of `GET /api/v1/events`. A `+` is a plus sign, as in RFC 3339 and unlike in forms.
-pub(super) fn filter(raw: Option<&str>, now: Wall) -> Result<Filter, Problem> {
-    let mut filter = Filter { limit: LIMIT_DEFAULT, ..Filter::default() };
+pub(super) fn filter(raw: Option<&str>, now: Wall) -> Result<(Filter, usize), Problem> {
+    let (mut filter, mut events_max) = (Filter::default(), LIMIT_DEFAULT);
     for (name, value) in pairs(raw, &FILTERS)? {
         let wrong = |help: &str| wrong_value(&name, &value, help);
         match name.as_str() {
@@ -34,7 +34,7 @@ pub(super) fn filter(raw: Option<&str>, now: Wall) -> Result<Filter, Problem> {
             "attempt_id" => filter.attempt_id = Some(value),
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                filter.limit = limit.ok_or_else(|| wrong(&format!("a number from 1 to {LIMIT_MAX}")))?;
+                events_max = limit.ok_or_else(|| wrong(&format!("a number from 1 to {LIMIT_MAX}")))?;
             }
             "cursor" => {
                 let before = value.parse::<EventId>().ok();
@@ -43,7 +43,7 @@ pub(super) fn filter(raw: Option<&str>, now: Wall) -> Result<Filter, Problem> {
             _ => unreachable!("pairs yields known names only"),
         }
     }
-    Ok(filter)
+    Ok((filter, events_max))
 }
 
 /// Refuses any query.
@@ -127,7 +127,7 @@ mod tests {
             "source=parts%20source&upstream=orders&state=dead&type=a%2Fb%26c&since=2023-11-14T23:13:20+01:00&until=90m\
              &attempt_id=x&limit=500&cursor={id}"
         );
-        let filter = filter(Some(&raw), NOW).expect("all are known");
+        let (filter, limit) = filter(Some(&raw), NOW).expect("all are known");
         assert_eq!(filter.source.as_deref(), Some("parts source"));
         assert_eq!(filter.upstream.as_deref(), Some("orders"));
         assert_eq!(filter.state, Some(State::Dead));
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(filter.since, Some(NOW));
         assert_eq!(filter.until, Some(Wall::from_unix_s(1_700_000_000 - 5400)));
         assert_eq!(filter.attempt_id.as_deref(), Some("x"));
-        assert_eq!((filter.limit, filter.before), (500, Some(id)));
+        assert_eq!((limit, filter.before), (500, Some(id)));
     }
 
     #[test]

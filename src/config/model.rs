@@ -9,7 +9,7 @@ use ipnet::IpNet;
 pub use crate::policy::{Breaker, Rate, Retry};
 use crate::{
     event::{Name, OnConflict, OnResend},
-    preset::{Items, OnMismatch, OnStale, Provider},
+    preset::{Items, Locator, OnMismatch, OnStale, Provider},
     secret::Secret,
     verify::{KeyPlan, Keyring, Scheme, Tolerance},
 };
@@ -101,7 +101,7 @@ pub enum Role {
 }
 
 /// `[store]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// The engine.
     pub engine: Engine,
@@ -113,6 +113,19 @@ pub struct Store {
     pub retention: Duration,
     /// All files of the store, in bytes.
     pub disk_bytes_max: u64,
+    /// What undelivered events and dead letters of one upstream may take of that, from 0 to 1.
+    pub disk_share_max: f64,
+    /// Keys for bodies at rest: the first encrypts, all decrypt. Empty: bodies are stored as they came.
+    pub encryption: Vec<EncryptionKey>,
+}
+
+/// A key for bodies at rest.
+#[derive(Clone, Debug)]
+pub struct EncryptionKey {
+    /// Stored beside what it encrypts.
+    pub id: Arc<str>,
+    /// 32 bytes.
+    pub key: Secret,
 }
 
 /// The engine of the store.
@@ -171,6 +184,7 @@ pub enum LogFormat {
 
 /// `[sources.NAME]`.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file, and none depends on another")]
 pub struct Source {
     /// Its name.
     pub name: Name,
@@ -217,10 +231,42 @@ pub struct Source {
     pub items: Option<Items>,
     /// Whether the query goes to the upstream.
     pub forward_query: bool,
+    /// What orders its deliveries, if something does.
+    pub order_by: Option<OrderBy>,
+    /// Whether bodies are kept once every delivery is delivered.
+    pub store_body: bool,
+    /// What nobody is shown.
+    pub redact: Redact,
     /// `proxy`: pass the upstream's status on as it is.
     pub proxy_status_raw: bool,
     /// `proxy`: wait for the disk before the answer.
     pub proxy_keys_fsync: bool,
+}
+
+/// `order_by` and `on_block`: events with one key reach an upstream one after another.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OrderBy {
+    /// Where the key stands.
+    pub at: Locator,
+    /// After how many attempts an event that fails becomes a dead letter, so that the others of its key go on;
+    /// `None`: they wait until it is delivered or given up on.
+    pub dead_letter_after: Option<u32>,
+}
+
+/// `redact`: what is neither shown nor logged. The store and the upstream have it all the same.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Redact {
+    /// JSON pointers into the body.
+    pub pointers: Vec<String>,
+    /// Headers.
+    pub headers: Vec<HeaderName>,
+}
+
+impl Redact {
+    /// Whether anything is.
+    pub fn is_empty(&self) -> bool {
+        self.pointers.is_empty() && self.headers.is_empty()
+    }
 }
 
 /// The path of a source.
@@ -274,6 +320,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// Attempts at a time.
     pub concurrency: usize,
+    /// Attempts per second; `None`: as many as it takes.
+    pub rate: Option<Rate>,
     /// When to try again.
     pub retry: Retry,
     /// When to pause.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     keys,
     load::{Reader, SourceNote, resolve_provider},
-    model::{Limits, Mode, PathTemplate, Rate, Source},
+    model::{Limits, Mode, PathTemplate, Rate, Redact, Source},
     path, proof,
     providers::Facts,
     read, secrets, server,
@@ -131,6 +131,9 @@ pub(super) fn read(
         on_resend: policy.on_resend,
         items: policy.items,
         forward_query,
+        order_by: None,
+        store_body: true,
+        redact: Redact::default(),
         proxy_status_raw: proxy_status.is_some_and(|at| at.value),
         proxy_keys_fsync: proxy_keys.is_some_and(|at| at.value),
         provider,

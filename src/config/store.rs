@@ -20,6 +20,8 @@ impl Default for Store {
             durability: Durability::Fsync,
             retention: Duration::from_hours(7 * 24),
             disk_bytes_max: 10 << 30,
+            disk_share_max: 0.5,
+            encryption: Vec::new(),
         }
     }
 }
@@ -63,6 +65,8 @@ pub(super) fn read_store(reader: &Reader<'_>, section: Option<Section<'_>>) -> (
         durability: section.choice("durability", &durabilities).map_or(standard.durability, |at| at.value),
         retention: section.read_or("retention", standard.retention),
         disk_bytes_max: read::size(&mut section, "disk_bytes_max", disk_bytes_max),
+        disk_share_max: standard.disk_share_max,
+        encryption: Vec::new(),
     };
     let accept_loss = section.read_or("accept_loss", false);
     section.later("disk_share_max", "leave it out: `disk_bytes_max` bounds the whole");

@@ -50,6 +50,7 @@ fn standard(name: &str, url: Uri) -> Upstream {
         url,
         timeout: Duration::from_secs(10),
         concurrency: 16,
+        rate: None,
         retry: Retry::default(),
         breaker: Breaker::default(),
         dead_letter_on: vec![400, 410, 413, 415, 422],

@@ -159,7 +159,7 @@ impl Lane {
                 let outcome = retry_or_give_up(upstream, leased.attempt, age, None, rand::random(), error);
                 let (number, cause) = (leased.attempt, leased.cause.clone());
                 let attempt = Attempt { number, began_at, took, status: None, error: Some(error.to_owned()), cause };
-                Settled { attempt, outcome, answer: None }
+                Settled { attempt, outcome, answer: None, uncertain: true }
             }
         };
         let answer = settled.answer.as_ref().map(|(answer, _)| answer.clone());
@@ -200,7 +200,7 @@ impl Lane {
             (Verdict::Delivered(answered), Some(keep)) => Some((keep.answer(answered), keep.kept)),
             _ => None,
         };
-        Ok(Settled { attempt: tried.attempt, outcome, answer })
+        Ok(Settled { attempt: tried.attempt, outcome, answer, uncertain: matches!(tried.verdict, Verdict::Unknown(_)) })
     }
 
     /// Records the outcome. While the store is in trouble it is tried again for as long as the lease holds: an

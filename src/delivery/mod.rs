@@ -10,7 +10,12 @@ pub mod items;
 mod lane;
 mod slot;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -25,7 +30,7 @@ use crate::{
     event::{Answer, EventId, Item, Name},
     http::client::{Answered, Client, ClientError},
     policy::breaker::State,
-    store::{EventStore, Leased},
+    store::{EventStore, Leased, Pause, StoreError},
     telemetry::Metrics,
     time::Clock,
 };
@@ -115,6 +120,8 @@ pub struct LaneStatus {
     pub in_flight: usize,
     /// How many there may be.
     pub concurrency: usize,
+    /// Whether an operator paused it.
+    pub paused: Option<Pause>,
 }
 
 /// All lanes. They stop when this is dropped, or drained.
@@ -171,13 +178,29 @@ impl Lanes {
         lane.deliver(leased, lapses_at, slot, Some(keep)).await
     }
 
+    /// Pauses an upstream, or lets it go on; both outlive a restart. Attempts that run are finished. False if there
+    /// is no such upstream.
+    pub async fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> Result<bool, StoreError> {
+        let Some(lane) = self.by_name.get(upstream) else { return Ok(false) };
+        lane.parts.store.set_paused(upstream, pause.clone()).await?;
+        *lane.shared.paused.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+        lane.shared.freed.notify_one();
+        Ok(true)
+    }
+
     /// All lanes, by name.
     pub fn status(&self) -> Vec<LaneStatus> {
         let status = |(name, lane): (&Name, &Arc<lane::Lane>)| {
             let shared = &lane.shared;
             let concurrency = shared.target.upstream.concurrency;
             let in_flight = concurrency.saturating_sub(shared.permits.available_permits());
-            LaneStatus { upstream: name.clone(), breaker: shared.state(), in_flight, concurrency }
+            LaneStatus {
+                upstream: name.clone(),
+                breaker: shared.state(),
+                in_flight,
+                concurrency,
+                paused: shared.paused(),
+            }
         };
         self.by_name.iter().map(status).collect()
     }

@@ -16,6 +16,7 @@ use crate::{
         Circuit,
         breaker::{Admission, Gate, State},
     },
+    store::Pause,
 };
 
 /// What all attempts at one upstream share.
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     /// Notified whenever a slot ends: there is room, and the breaker may have changed.
     pub(super) freed: Notify,
     pub(super) stop: CancellationToken,
+    /// An operator paused it.
+    pub(super) paused: Mutex<Option<Pause>>,
     circuit: Mutex<Circuit<EventId>>,
 }
 
@@ -34,7 +37,7 @@ impl Shared {
         target.metrics.breaker(&target.upstream.name, State::Closed.number());
         let permits = Arc::new(Semaphore::new(target.upstream.concurrency));
         let circuit = Mutex::new(Circuit::new(target.upstream.breaker));
-        Arc::new(Self { target, permits, freed: Notify::new(), stop, circuit })
+        Arc::new(Self { target, permits, freed: Notify::new(), stop, paused: Mutex::new(None), circuit })
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -69,7 +72,7 @@ impl Shared {
     }
 
     fn admit(self: &Arc<Self>, event: EventId, permit: OwnedSemaphorePermit) -> Option<Slot> {
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() || self.paused().is_some() {
             return None;
         }
         let now = self.target.clock.monotonic();
@@ -93,6 +96,10 @@ impl Shared {
             }
         }
         changed
+    }
+
+    pub(super) fn paused(&self) -> Option<Pause> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn circuit(&self) -> MutexGuard<'_, Circuit<EventId>> {

@@ -237,6 +237,7 @@ mod tests {
             url: http::Uri::from_static("http://127.0.0.1:9/in"),
             timeout: Duration::from_secs(10),
             concurrency: 1,
+            rate: None,
             retry: Retry {
                 first: Duration::from_secs(1),
                 factor: 2.0,

@@ -83,6 +83,9 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         event: Event { head: EventHead { duplicate_of, ..head }, body: webhook.body.clone(), copies: 0 },
         upstream: upstream.clone(),
         attempt: 1,
+        tries: 0,
+        redelivery: false,
+        uncertain: false,
         cause: "first".to_owned(),
         age: Duration::ZERO,
     };
@@ -178,6 +181,8 @@ fn new_event(webhook: &Verified, head: EventHead, begin: Begin) -> NewEvent {
         begin,
         on_conflict: source.on_conflict,
         on_resend: source.on_resend,
+        order_key: None,
+        keep_body: source.store_body,
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::{
     future::{BoxFuture, join_all},
 };
 
-use super::{Appended, EventStore, Filter, Known, Lease, Leased, Outcome, Settled, StoreError};
+use super::{Appended, Direction, EventStore, Filter, Known, Lease, Leased, Outcome, Settled, StoreError};
 use crate::{
     event::{
         Answer, Attempt, Begin, Body, Client, Delivery, EventHead, EventId, Hold, Item, Name, NewEvent, OnConflict,
@@ -115,6 +115,8 @@ pub(super) fn event(keys: Keys, upstreams: &[&str]) -> NewEvent {
         begin: Begin::Due,
         on_conflict: OnConflict::Hold,
         on_resend: OnResend::Drop,
+        order_key: None,
+        keep_body: true,
     }
 }
 
@@ -130,7 +132,7 @@ pub(super) fn attempt(number: u32) -> Attempt {
 }
 
 pub(super) fn settled(number: u32, outcome: Outcome) -> Settled {
-    Settled { attempt: attempt(number), outcome, answer: None }
+    Settled { attempt: attempt(number), outcome, answer: None, uncertain: false }
 }
 
 pub(super) fn delivered() -> Outcome {
@@ -573,15 +575,14 @@ async fn lists_are_filtered_and_paged(store: &dyn EventStore) {
         store.append(new).await.unwrap();
     }
     let listed = async |filter: Filter| -> Vec<usize> {
-        let page = store.list(filter).await.unwrap();
+        let page = store.list(filter, Direction::NewestFirst, 10).await.unwrap().events;
         page.iter().map(|one| ids.iter().position(|id| *id == one.head.id).unwrap()).collect()
     };
-    let all = || Filter { limit: 10, ..Filter::default() };
+    let all = Filter::default;
     let text = |text: &str| Some(text.to_owned());
     let at = |s| Some(Wall::from_unix_s(EPOCH_S + s));
     assert_eq!(listed(all()).await, [4, 3, 2, 1, 0], "newest first");
-    assert_eq!(listed(Filter { limit: 2, ..all() }).await, [4, 3]);
-    assert_eq!(listed(Filter { limit: 2, before: Some(ids[3]), ..all() }).await, [2, 1]);
+    assert_eq!(listed(Filter { before: Some(ids[3]), ..all() }).await, [2, 1, 0]);
     assert_eq!(listed(Filter { source: text("other"), ..all() }).await, [1]);
     assert_eq!(listed(Filter { upstream: text("b"), ..all() }).await, [0]);
     assert_eq!(listed(Filter { state: Some(State::Held), ..all() }).await, [2]);
@@ -591,7 +592,8 @@ async fn lists_are_filtered_and_paged(store: &dyn EventStore) {
     assert_eq!(listed(Filter { attempt_id: text("try-2"), ..all() }).await, [2]);
     assert_eq!(listed(Filter { since: at(1), until: at(3), ..all() }).await, [2, 1]);
 
-    let page = store.list(Filter { limit: 1, ..all() }).await.unwrap();
+    let page = store.list(all(), Direction::NewestFirst, 1).await.unwrap().events;
+    assert_eq!(page.len(), 1);
     assert_eq!((page[0].body_bytes, page[0].copies, page[0].deliveries.len()), (4, 0, 1));
     assert_eq!(page[0].deliveries[0].due_in, Some(Duration::ZERO));
 }

@@ -19,7 +19,7 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use super::{
-    Appended, EventStore, Filter, Known, Lease, Leased, Listed, Settled, Shown, Stats, StoreError, Swept,
+    Appended, Direction, EventStore, Filter, Known, Lease, Leased, Page, Settled, Shown, Stats, StoreError, Swept,
     elapsed::{Elapsed, after, between},
     wakers::Wakers,
 };
@@ -191,8 +191,8 @@ impl EventStore for MemoryStore {
         ready(move || self.with(|inner, now_ms| Ok(inner.reconcile(now_ms, &upstreams))))
     }
 
-    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
-        ready(move || self.with(|inner, now_ms| Ok(inner.list(now_ms, &filter))))
+    fn list(&self, filter: Filter, _: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+        ready(move || self.with(|inner, now_ms| Ok(inner.list(now_ms, &filter, limit))))
     }
 
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
@@ -200,7 +200,7 @@ impl EventStore for MemoryStore {
             self.with(|inner, now_ms| {
                 let stored = inner.events.get(&id).ok_or(StoreError::NotFound)?;
                 let deliveries = inner.deliveries_shown(now_ms, stored, true);
-                Ok(Shown { event: stored.event.clone(), deliveries })
+                Ok(Shown { event: stored.event.clone(), body_removed: false, keys: Vec::new(), deliveries })
             })
         })
     }

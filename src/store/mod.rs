@@ -25,8 +25,11 @@ use futures_util::future::BoxFuture;
 use crate::{
     event::{Answer, Attempt, Delivery, Event, EventHead, EventId, Item, Name, NewEvent, State},
     time::Wall,
-    verify::Keys,
+    verify::{Key, Keys},
 };
+
+/// Bodies that one lease brings into memory, in bytes; a single event may be larger.
+pub const LEASE_BYTES_MAX: usize = 8 << 20;
 
 /// What became of an append.
 #[derive(Clone, PartialEq, Debug)]
@@ -98,6 +101,12 @@ pub struct Leased {
     pub upstream: Name,
     /// The number of the attempt now to be made, from 1.
     pub attempt: u32,
+    /// How many attempts were made since the delivery was armed: what the retry schedule counts.
+    pub tries: u32,
+    /// Whether an operator had it delivered again: also true for the retries of a redelivery.
+    pub redelivery: bool,
+    /// An earlier attempt may have reached the upstream: its outcome was unknown, or its lease ended unsettled.
+    pub uncertain: bool,
     /// Why it is made: `first`, `retry`, `redelivery`, `re-send`, `released`; `restart` or `lease lapsed`
     /// where a lease ended unsettled, so that nobody knows whether the upstream has it.
     pub cause: String,
@@ -134,17 +143,21 @@ pub struct Settled {
     pub outcome: Outcome,
     /// An upstream's answer to keep with the event's keys (`respond`), and for how long.
     pub answer: Option<(Answer, Duration)>,
+    /// The upstream may have taken it although the outcome does not say so.
+    pub uncertain: bool,
 }
 
-/// Which events to list; everything given must hold. Newest first.
-#[derive(Clone, Debug, Default)]
+/// Which events are meant; everything given must hold.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Filter {
     /// Of this source.
     pub source: Option<String>,
     /// With a delivery to this upstream.
     pub upstream: Option<String>,
-    /// With a delivery in this state.
+    /// With a delivery in this state; with `upstream`, that very delivery.
     pub state: Option<State>,
+    /// That no route wanted: without any delivery.
+    pub unrouted: bool,
     /// Of this type, exactly.
     pub event_type: Option<String>,
     /// Received at or after.
@@ -153,10 +166,134 @@ pub struct Filter {
     pub until: Option<Wall>,
     /// With this attempt id of the provider.
     pub attempt_id: Option<String>,
-    /// Only ids below this one: where the last page ended.
+    /// This one.
+    pub id: Option<EventId>,
+    /// With this key, expired or not.
+    pub key: Option<Key>,
+    /// With this scalar in the JSON of the body.
+    pub json: Option<JsonIs>,
+    /// Only ids below this one.
     pub before: Option<EventId>,
-    /// At most this many; engines cap it at 1000.
-    pub limit: usize,
+    /// Only ids above this one.
+    pub after: Option<EventId>,
+}
+
+/// A scalar at a place of a JSON body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JsonIs {
+    /// A JSON pointer: `/data/id`.
+    pub pointer: String,
+    /// As text: a string without its quotes, the digits of an integer, `true`, `false`.
+    pub value: String,
+}
+
+/// Which end of the list comes first, by id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// For people.
+    NewestFirst,
+    /// For redelivery.
+    OldestFirst,
+}
+
+/// A part of a list. A call looks at a bounded number of events, so that a page may be short, or empty, and the
+/// list still goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Those that the filter fits.
+    pub events: Vec<Listed>,
+    /// Where the list goes on: the next `before` or `after`, by direction. `None` at its end.
+    pub next: Option<EventId>,
+}
+
+/// A part of a count. As with [`Page`], a call looks at a bounded number of events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counted {
+    /// How many the filter fits, of those looked at.
+    pub events: u64,
+    /// Where the count goes on: the next `after`. `None` at its end.
+    pub next: Option<EventId>,
+}
+
+/// What an operator does to an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// See [`EventStore::redeliver`].
+    Redeliver {
+        /// Only there, or everywhere it went.
+        to: Option<Name>,
+    },
+    /// See [`EventStore::release`].
+    Release,
+    /// See [`EventStore::forget`].
+    Forget,
+    /// See [`EventStore::purge`].
+    Purge,
+}
+
+/// An act over many events, as far as it got. Kept, so that it can be watched, stopped, and resumed after a restart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operation {
+    /// Its id.
+    pub id: EventId,
+    /// What is done to which events at what rate; its meaning is the caller's.
+    pub spec: String,
+    /// Where it stands.
+    pub state: OperationState,
+    /// Why it stands there, where there is something to say.
+    pub reason: Option<String>,
+    /// The last event that was looked at.
+    pub cursor: Option<EventId>,
+    /// How many events were counted before it began.
+    pub total: u64,
+    /// How many of them were changed.
+    pub done: u64,
+    /// How many were not, because nothing of them was in a state that fits.
+    pub skipped: u64,
+    /// When it was created.
+    pub created_at: Wall,
+    /// When it last got on.
+    pub changed_at: Wall,
+}
+
+/// Where an operation stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OperationState {
+    /// It goes on.
+    Running,
+    /// An operator stopped it, or the process ended; it can be resumed.
+    Stopped,
+    /// Every event was looked at.
+    Finished,
+    /// It cannot go on by itself; it can be resumed.
+    Failed,
+}
+
+impl OperationState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Stopped, Self::Finished, Self::Failed];
+    /// The stable name: in the store and the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// A pause of deliveries to an upstream: outlives restarts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pause {
+    /// Since when.
+    pub since: Wall,
+    /// Who paused it, for people.
+    pub by: String,
 }
 
 /// An event in a list.
@@ -177,6 +314,10 @@ pub struct Listed {
 pub struct Shown {
     /// The event.
     pub event: Event,
+    /// Whether the body was removed after delivery (`store_body = false`); `event.body` is empty then.
+    pub body_removed: bool,
+    /// Its keys that still live, and for how long.
+    pub keys: Vec<(Key, Duration)>,
     /// Its deliveries with their attempts.
     pub deliveries: Vec<Delivery>,
 }
@@ -194,6 +335,14 @@ pub struct Stats {
     pub keys: u64,
     /// Bytes on disk (all files), or in memory.
     pub bytes: u64,
+    /// Events that no route wanted.
+    pub unrouted: u64,
+    /// Bytes that undelivered events and dead letters take, by upstream: what `store.disk_share_max` bounds.
+    pub open_bytes: BTreeMap<Name, u64>,
+    /// What one upstream may take of that.
+    pub share_bytes_max: u64,
+    /// Damaged rows found since the store was opened.
+    pub damaged: u64,
 }
 
 /// What a sweep removed.
@@ -225,6 +374,15 @@ pub enum StoreError {
     /// No such event, or nothing of it in a state that fits.
     #[error("not found")]
     NotFound,
+    /// The body is not there any more (`store_body = false`): it cannot be delivered again.
+    #[error("the body was removed after delivery")]
+    BodyRemoved,
+    /// What is stored is not what was written: it is not used.
+    #[error("stored data is damaged: {0}; run `hookward store verify`")]
+    Damaged(String),
+    /// The body was encrypted with a key that is not configured.
+    #[error("the body is encrypted with the key {0}, which is not among `store.encryption`")]
+    KeyMissing(String),
 }
 
 /// Everything Hookward asks of a store.
@@ -247,7 +405,9 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Counts a copy that the guard recognised by itself. Best effort, never waits.
     fn count_copy(&self, first: EventId);
-    /// Takes up to `max` due deliveries of an upstream for `length`; a lease that lapses makes them due again.
+    /// Takes up to `max` due deliveries of an upstream for `length`; a lease that lapses makes them due again. Sources
+    /// take turns; of one source the longest due comes first. Bodies of a call sum up to [`LEASE_BYTES_MAX`] at most,
+    /// or are of one event. What is damaged becomes a dead letter.
     fn lease(&self, upstream: &str, max: usize, length: Duration) -> BoxFuture<'_, Result<Vec<Leased>, StoreError>>;
     /// In how long the next delivery of an upstream falls due (zero: now); `None` if there is none.
     fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>>;
@@ -267,8 +427,42 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     /// Parks what is due or leased to upstreams not named here, and arms what was parked for those that are.
     /// Returns how many are parked after it, by upstream.
     fn reconcile(&self, upstreams: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>>;
-    /// A page of events, newest first.
-    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>>;
+    /// A page of at most `limit` events, capped at 1000.
+    fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>>;
+    /// Counts a part of what a filter fits, oldest first.
+    fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
+        let _ = (filter,);
+        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
+    }
+    /// Does something to each of these events, and saves how far the operation got, in one transaction. `done` and
+    /// `skipped` of the operation are as before the call; those of the returned one count this part, too.
+    /// What fits no event of it is skipped, not an error.
+    fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
+        let _ = (act, ids, operation);
+        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
+    }
+    /// Saves an operation: begun, stopped, resumed. Of those that are over, the latest 100 are kept.
+    fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = (operation,);
+        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
+    }
+    /// All that are kept, newest first.
+    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>> {
+        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
+    }
+    /// Remembers that an upstream is paused, or with `None` that it is not. The lanes do the pausing.
+    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = (upstream, pause);
+        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
+    }
+    /// Which upstreams are paused.
+    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>> {
+        Box::pin(async { Ok(BTreeMap::new()) })
+    }
+    /// When this store was restored from a backup, if it was: what was signed before may have been accepted already.
+    fn restored_at(&self) -> Option<Wall> {
+        None
+    }
     /// One event in full.
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>>;
     /// Which of these items an upstream has acknowledged, and with what content: one entry per item asked.

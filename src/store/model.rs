@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    Appended, EventStore, Filter, Lease, Outcome, Settled, StoreError,
+    Appended, Direction, EventStore, Filter, Lease, Outcome, Settled, StoreError,
     conformance::{EPOCH_S, event, flush, keys, settled},
     memory::{self, MemoryStore},
     sqlite::{self, SqliteStore},
@@ -156,7 +156,7 @@ impl Side {
             dues.insert(upstream, self.store.next_due(upstream).await.unwrap());
         }
         let mut shown = Vec::new();
-        for listed in self.store.list(Filter { limit: 100, ..Filter::default() }).await.unwrap() {
+        for listed in self.store.list(Filter::default(), Direction::NewestFirst, 100).await.unwrap().events {
             shown.push(self.store.show(listed.head.id).await.unwrap());
         }
         format!("{stats:#?}\n{dues:#?}\n{shown:#?}")

@@ -176,6 +176,7 @@ fn upstream(address: std::net::SocketAddr) -> Upstream {
         url: format!("http://{address}/in?own=1").parse().expect("a url"),
         timeout: 10 * SECOND,
         concurrency: 4,
+        rate: None,
         retry: Retry { first: SECOND, factor: 2.0, max: 900 * SECOND, give_up_after: 72 * HOUR },
         breaker: Breaker { failures: 100, ratio: 0.5, within: 60 * SECOND, pause: 30 * SECOND },
         dead_letter_on: vec![400, 410],

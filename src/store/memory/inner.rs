@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::{
-        Appended, Filter, Known, Lease, Leased, Listed, Outcome, Settled, Stats, StoreError, Swept,
+        Appended, Filter, Known, Lease, Leased, Listed, Outcome, Page, Settled, Stats, StoreError, Swept,
         elapsed::{after, between},
         judge::{
             Birth, HISTORY_MAX, ITEM_LIFE, PAGE_MAX, Resend, SWEEP_SLICE, Verdict, birth, cause, judge, rearms, reason,
@@ -296,6 +296,9 @@ impl Inner {
                 event: self.events[&placed.event].event.clone(),
                 upstream: Name::clone(&placed.upstream),
                 attempt: placed.attempts + 1,
+                tries: placed.attempts,
+                redelivery: false,
+                uncertain: false,
                 cause: placed.cause.to_owned(),
                 age: between(placed.armed_at, now_ms),
             });
@@ -305,7 +308,7 @@ impl Inner {
 
     pub(super) fn settle(&mut self, now_ms: i64, lease: Lease, settled: Settled) -> Result<(), StoreError> {
         let event = self.current(lease)?;
-        let Settled { attempt, outcome, answer } = settled;
+        let Settled { attempt, outcome, answer, uncertain: _ } = settled;
         let why = attempt.error.clone().or_else(|| attempt.status.map(|status| format!("status {status}")));
         let delivered = matches!(outcome, Outcome::Delivered { .. });
         let upstream = self.change(lease.delivery, |placed| {
@@ -468,22 +471,24 @@ impl Inner {
         Swept { keys: keys as u64, events: events as u64, more }
     }
 
-    pub(super) fn list(&self, now_ms: i64, filter: &Filter) -> Vec<Listed> {
+    pub(super) fn list(&self, now_ms: i64, filter: &Filter, limit: usize) -> Page {
         let newest_first = match filter.before {
             Some(before) => self.events.range(..before).rev(),
             None => self.events.range(..).rev(),
         };
-        newest_first
+        let events: Vec<Listed> = newest_first
             .map(|(_, stored)| stored)
             .filter(|stored| self.fits(stored, filter))
-            .take(filter.limit.min(PAGE_MAX))
+            .take(limit.min(PAGE_MAX))
             .map(|stored| Listed {
                 head: stored.event.head.clone(),
                 body_bytes: stored.event.body.len() as u64,
                 copies: stored.event.copies,
                 deliveries: self.deliveries_shown(now_ms, stored, false),
             })
-            .collect()
+            .collect();
+        let next = events.last().filter(|_| events.len() >= limit).map(|last| last.head.id);
+        Page { events, next }
     }
 
     pub(super) fn fits(&self, stored: &Stored, filter: &Filter) -> bool {
@@ -510,6 +515,7 @@ impl Inner {
                 reason: placed.reason.clone(),
                 attempts: placed.attempts,
                 due_in: (placed.state == State::Due).then(|| between(now_ms, placed.due_at)),
+                order_key: None,
                 history: if with_history { placed.history.iter().cloned().collect() } else { Vec::new() },
             }
         };

@@ -37,7 +37,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Appended, EventStore, Filter, Known, Lease, Leased, Listed, Settled, Shown, Stats, StoreError, Swept,
+    Appended, Direction, EventStore, Filter, Known, Lease, Leased, Page, Settled, Shown, Stats, StoreError, Swept,
     elapsed::Elapsed,
 };
 use crate::{
@@ -281,8 +281,8 @@ impl EventStore for SqliteStore {
         Box::pin(self.write(move |desk| desk.reconcile(upstreams)))
     }
 
-    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
-        Box::pin(self.read(&self.people, move |connection, now_ms| reads::list(connection, now_ms, &filter)))
+    fn list(&self, filter: Filter, _: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.read(&self.people, move |connection, now_ms| reads::list(connection, now_ms, &filter, limit)))
     }
 
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {

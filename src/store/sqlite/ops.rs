@@ -181,6 +181,9 @@ impl Desk<'_> {
             event: Event { head, body: Body::free(body), copies: row.get(rows::COPIES)? },
             upstream: row.get(at + 1)?,
             attempt: attempts + 1,
+            tries: attempts,
+            redelivery: false,
+            uncertain: false,
             cause: if state == State::Leased { cause::LEASE_LAPSED.to_owned() } else { row.get(at + 6)? },
             age: between(row.get(at + 5)?, self.now_ms),
         })

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Value};
 
 use super::{
-    super::{Filter, Listed, Shown, Stats, StoreError, elapsed::between, judge::PAGE_MAX},
+    super::{Filter, Listed, Page, Shown, Stats, StoreError, elapsed::between, judge::PAGE_MAX},
     open::files_bytes,
     rows::{self, HEAD},
     writer::Stop,
@@ -39,9 +39,9 @@ pub(super) fn acknowledged_items(
     Ok(contents)
 }
 
-pub(super) fn list(connection: &Connection, now_ms: i64, filter: &Filter) -> Result<Vec<Listed>, Stop> {
+pub(super) fn list(connection: &Connection, now_ms: i64, filter: &Filter, limit: usize) -> Result<Page, Stop> {
     let snapshot = connection.unchecked_transaction()?;
-    let (sql, values) = list_sql(filter);
+    let (sql, values) = list_sql(filter, limit);
     let mut statement = snapshot.prepare_cached(&sql)?;
     let mut events = statement.query(rusqlite::params_from_iter(values))?;
     let mut listed = Vec::new();
@@ -55,10 +55,11 @@ pub(super) fn list(connection: &Connection, now_ms: i64, filter: &Filter) -> Res
             deliveries,
         });
     }
-    Ok(listed)
+    let next = listed.last().filter(|_| listed.len() >= limit).map(|last: &Listed| last.head.id);
+    Ok(Page { events: listed, next })
 }
 
-fn list_sql(filter: &Filter) -> (String, Vec<Value>) {
+fn list_sql(filter: &Filter, limit: usize) -> (String, Vec<Value>) {
     let mut sql = format!("SELECT {HEAD} FROM events AS e WHERE TRUE");
     let mut values = Vec::new();
     let mut place = |value: Value| {
@@ -101,7 +102,7 @@ fn list_sql(filter: &Filter) -> (String, Vec<Value>) {
         }
         _ => {}
     }
-    let limit = i64::try_from(filter.limit.min(PAGE_MAX)).unwrap_or(i64::MAX);
+    let limit = i64::try_from(limit.min(PAGE_MAX)).unwrap_or(i64::MAX);
     let _ = write!(sql, " ORDER BY e.id DESC LIMIT ?{}", place(limit.into()));
     (sql, values)
 }
@@ -116,7 +117,12 @@ pub(super) fn show(connection: &Connection, now_ms: i64, id: EventId) -> Result<
     let body: Vec<u8> =
         snapshot.prepare_cached("SELECT body FROM bodies WHERE seq = ?1")?.query_row([seq], |row| row.get(0))?;
     let deliveries = deliveries(&snapshot, now_ms, id, true)?;
-    Ok(Shown { event: Event { head, body: Body::free(body), copies }, deliveries })
+    Ok(Shown {
+        event: Event { head, body: Body::free(body), copies },
+        body_removed: false,
+        keys: Vec::new(),
+        deliveries,
+    })
 }
 
 fn deliveries(
@@ -139,6 +145,7 @@ fn deliveries(
             reason: row.get(3)?,
             attempts: row.get(4)?,
             due_in: (state == State::Due).then(|| between(now_ms, due_at)),
+            order_key: None,
             history: if with_history { history(connection, row.get(0)?)? } else { Vec::new() },
         });
     }

@@ -12,7 +12,10 @@ use std::{
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use hookward::{
     event::{Answer, Attempt, Body, Client, Delivery, Event, EventHead, EventId, Item, Name, NewEvent, State},
-    store::{Appended, EventStore, Filter, Known, Lease, Leased, Listed, Settled, Shown, Stats, StoreError, Swept},
+    store::{
+        Appended, Direction, EventStore, Filter, Known, Lease, Leased, Listed, Page, Settled, Shown, Stats, StoreError,
+        Swept,
+    },
     time::Wall,
     verify::Keys,
 };
@@ -119,6 +122,7 @@ fn delivery(state: State) -> Delivery {
         reason: (state == State::Dead).then(|| "status 410".into()),
         attempts: 1,
         due_in: (state == State::Due).then_some(Duration::from_secs(5)),
+        order_key: None,
         history: if state == State::Dead { vec![attempt] } else { Vec::new() },
     }
 }
@@ -199,7 +203,7 @@ impl EventStore for Fake {
     fn purge(&self, id: EventId) -> BoxFuture<'_, Result<(), StoreError>> {
         ready(self.called(format!("purge {id}"), id).map(|_| ()))
     }
-    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
+    fn list(&self, filter: Filter, _: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
         assert!(!self.panics.load(Relaxed), "as asked, with {CANARY}");
         let dead = |number| {
             (
@@ -209,18 +213,21 @@ impl EventStore for Fake {
         };
         let events = if self.many.load(Relaxed) { (1..=600).rev().map(dead).collect() } else { all() };
         let fitting = events.into_iter().filter(|(event, deliveries)| fits(&filter, event, deliveries));
-        let listed = fitting.take(filter.limit).map(|(event, mut deliveries)| {
+        let listed = fitting.map(|(event, mut deliveries)| {
             for delivery in &mut deliveries {
                 delivery.history.clear();
             }
             Listed { head: event.head, body_bytes: event.body.len() as u64, copies: event.copies, deliveries }
         });
-        let listed = listed.collect();
+        let mut events: Vec<_> = listed.collect();
+        let more = events.len() > limit;
+        events.truncate(limit);
+        let next = events.last().filter(|_| more).map(|last| last.head.id);
         *self.filter.lock().unwrap_or_else(PoisonError::into_inner) = filter;
-        ready(Ok(listed))
+        ready(Ok(Page { events, next }))
     }
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
-        ready(find(id).map(|(event, deliveries)| Shown { event, deliveries }))
+        ready(find(id).map(|(event, deliveries)| Shown { event, body_removed: false, keys: Vec::new(), deliveries }))
     }
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         if self.hangs.load(Relaxed) {
@@ -236,6 +243,7 @@ impl EventStore for Fake {
             events: 4,
             keys: 8,
             bytes: 4096,
+            ..Stats::default()
         }))
     }
     fn health(&self) -> Result<(), StoreError> {

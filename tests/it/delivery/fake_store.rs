@@ -10,7 +10,8 @@ use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use hookward::{
     event::{Answer, Body, Event, EventHead, EventId, Item, Name, NewEvent, State},
     store::{
-        Appended, EventStore, Filter, Known, Lease, Leased, Listed, Outcome, Settled, Shown, Stats, StoreError, Swept,
+        Appended, Direction, EventStore, Filter, Known, Lease, Leased, Outcome, Page, Settled, Shown, Stats,
+        StoreError, Swept,
     },
     verify::{Key, Keys},
 };
@@ -105,6 +106,9 @@ impl FakeStore {
                 event: row.event.clone(),
                 upstream: row.upstream.clone(),
                 attempt: row.attempts + 1,
+                tries: row.attempts,
+                redelivery: row.cause == "redelivery",
+                uncertain: row.cause == "lease lapsed",
                 cause: row.cause.to_owned(),
                 age: now - row.armed_at,
             }
@@ -231,7 +235,7 @@ impl EventStore for FakeStore {
     fn reconcile(&self, _: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>> {
         unimplemented!()
     }
-    fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Listed>, StoreError>> {
+    fn list(&self, _: Filter, _: Direction, _: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
         unimplemented!()
     }
     fn show(&self, _: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
