@@ -176,7 +176,7 @@ impl Inner {
             match born {
                 Birth::Leased(_) => lease = Some(Lease { delivery, fence: 0 }),
                 Birth::Due => self.wake.push(Name::clone(upstream)),
-                Birth::Held(_) | Birth::Parked => {}
+                Birth::Waits | Birth::Held(_) | Birth::Parked => {}
             }
         }
         Ok(lease)
@@ -185,10 +185,7 @@ impl Inner {
     pub(super) fn insert_delivery(&mut self, now_ms: i64, event: EventId, upstream: &Name, born: Birth) -> i64 {
         let number = self.next_delivery;
         self.next_delivery += 1;
-        let due_at = match born {
-            Birth::Leased(length) => after(now_ms, length),
-            Birth::Due | Birth::Held(_) | Birth::Parked => now_ms,
-        };
+        let due_at = born.due_at(now_ms);
         let placed = Placed {
             event,
             upstream: Name::clone(upstream),
