@@ -1,7 +1,5 @@
 //! What a store decides, without how it stores: the rules that every engine shares, as pure functions.
 
-#![allow(dead_code)] // until the engines use all of it
-
 use std::{
     collections::BTreeMap,
     ops::Bound::{Excluded, Unbounded},
