@@ -172,6 +172,8 @@ async fn run(ops: &[Op]) -> Result<(), TestCaseError> {
             directory: directory.path().to_owned(),
             durability: Durability::Os,
             disk_bytes_max: 1 << 30,
+            disk_share_max: 0.5,
+            encryption: Vec::new(),
             clock: clock.clone(),
         };
         SqliteStore::open(&options).unwrap()
