@@ -16,7 +16,7 @@ use super::{
     rows::{self, Placed, Sql},
     seal::{DELIVERIES, Table},
 };
-use crate::event::{EventId, State};
+use crate::event::{EventId, Name, State};
 
 /// Rows that are told apart in the count. On a disk that loses more than these the number says enough.
 const FOUND_MAX: usize = 10_000;
@@ -114,9 +114,9 @@ impl Desk<'_> {
 
     /// Makes a dead letter of a delivery that is itself damaged. Of what it says nothing is believed: a turn that it
     /// may have had is given away by looking at the others.
-    pub(super) fn bury_damaged(&mut self, id: i64, upstream: &str, source: &str) -> rusqlite::Result<()> {
+    pub(super) fn bury_damaged(&mut self, id: i64, upstream: &Name) -> rusqlite::Result<()> {
         self.bury_alone(id, upstream)?;
-        self.mend_turns(upstream, source)
+        self.mend_turns(upstream)
     }
 
     pub(super) fn bury_alone(&mut self, id: i64, upstream: &str) -> rusqlite::Result<()> {

@@ -339,6 +339,7 @@ async fn hot_queries_use_their_index() {
         (&operator::UNPARK, "deliveries_stuck"),
         (turns::SOMEBODY, "deliveries_in_order"),
         (&turns::NEXT_IN_ORDER, "deliveries_in_order"),
+        (turns::NOBODYS, "deliveries_in_order"),
     ] {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let plan = store
