@@ -8,9 +8,9 @@ use super::{
         judge::{ACT_MAX, OPERATIONS_MAX, tally},
     },
     desk::Desk,
+    job::Stop,
     rows::Sql,
     seal::{OPERATIONS, PAUSES},
-    writer::Stop,
 };
 use crate::event::EventId;
 

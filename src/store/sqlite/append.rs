@@ -11,9 +11,9 @@ use super::{
         vault::Vault,
     },
     desk::Desk,
+    job::Stop,
     rows::{self, Placed, Sql},
     seal::{self, DELIVERIES, EVENTS},
-    writer::Stop,
 };
 use crate::{
     event::{Answer, Begin, EventId, Name, NewEvent, OnConflict},

@@ -12,11 +12,11 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    job::Shared,
     open::DiskLimits,
     rows::{self, Sql},
     seal::{COUNTS, TOTALS},
     spare::Spare,
-    writer::Shared,
 };
 use crate::{
     event::{Name, State},

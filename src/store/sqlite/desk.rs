@@ -9,9 +9,9 @@ use super::{
     super::StoreError,
     books::Books,
     damage::{self, index_differs},
+    job::Stop,
     rows::{self, EventRow, Placed, Sql},
     seal::{DELIVERIES, EVENTS},
-    writer::Stop,
 };
 use crate::event::EventId;
 

@@ -11,9 +11,9 @@ use super::{
     super::{StoreError, elapsed::after},
     damage::index_differs,
     desk::Desk,
+    job::Stop,
     rows::{self, Sql},
     seal::{ANSWERS, KEYS},
-    writer::Stop,
 };
 use crate::{
     event::{Answer, EventId},

@@ -16,9 +16,9 @@ use super::{
     },
     damage::index_differs,
     desk::Desk,
+    job::Stop,
     rows::{self, EventRow, Placed, Sql},
     seal::{self, DELIVERIES},
-    writer::Stop,
 };
 use crate::event::{Body, Event, Name, State};
 

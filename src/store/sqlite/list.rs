@@ -13,10 +13,10 @@ use super::{
         Counted, Direction, Filter, Listed, Page, StoreError,
         judge::{COUNT_MAX, PAGE_MAX, Scan, json_fits},
     },
+    job::Stop,
     reads::Reading,
     rows::{self, EventRow},
     seal::EVENTS,
-    writer::Stop,
 };
 use crate::event::{EventId, State};
 

@@ -1,7 +1,7 @@
 //! The embedded engine: `SQLite` in write-ahead mode, one writer thread with group commit, readers beside it.
 //!
 //! * `open`: directory, lock, settings; `format`: made, compared, brought up; `restart`: what the last process left.
-//! * `writer`: the thread, the groups, what a failed write means; `books`: what it knows between jobs.
+//! * `writer`: the thread, the groups, what a failed write means; `job`: what it is handed; `books`: what it knows.
 //! * `desk`: one job inside a transaction: `append`, `keys`, `lease`, `settle`, `turns`, `operator`, `acts`, `room`.
 //! * `reads`, `list`: what is read beside it.
 //! * `schema.sql`: the format; `seal`: the checksum in each row; `rows`: rows to values; `damage`: what does not fit.
@@ -15,6 +15,7 @@ mod books;
 mod damage;
 mod desk;
 mod format;
+mod job;
 mod keys;
 mod lease;
 mod list;
@@ -62,10 +63,11 @@ use crate::{
 use append::Prepared;
 use books::Books;
 use desk::Desk;
+use job::{Job, Message, Shared, Stop, Task};
 use lease::Taken;
 pub use open::OpenError;
 use reads::Reading;
-use writer::{Job, Message, Shared, Stop, Task, Writer};
+use writer::Writer;
 
 /// Jobs that may wait for the writer. The bodies in them are paid for by the budget of their requests.
 const QUEUE_MAX: usize = 4096;

@@ -12,9 +12,9 @@ use super::{
     append::NewDelivery,
     damage::index_differs,
     desk::Desk,
+    job::Stop,
     rows::{self, EventRow, Placed, Sql},
     seal::{DELIVERIES, EVENTS},
-    writer::Stop,
 };
 use crate::event::{EventId, Name, State};
 

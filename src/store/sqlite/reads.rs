@@ -10,11 +10,11 @@ use super::{
     super::{Operation, Pause, Shown, Stats, StoreError, elapsed::between, judge::NEVER, vault::Vault},
     damage::{Damage, of_event},
     desk::{DELIVERIES_OF_EVENT, EVENT},
+    job::{Shared, Stop},
     lease::{BODY, NEXT_SOURCE},
     open::files_bytes,
     rows::{self, EventRow, Sql},
     seal::{self, ATTEMPTS, DELIVERIES, EVENTS, ITEMS, KEYS, OPERATIONS, PAUSES},
-    writer::{Shared, Stop},
 };
 use crate::{
     event::{Attempt, Body, Delivery, Event, EventId, Item, Name, OrderKey, State},

@@ -11,10 +11,10 @@ use super::{
     },
     damage::index_differs,
     desk::{DELIVERIES_OF_EVENT, Desk},
+    job::Stop,
     open::PAGE_BYTES,
     rows::{self, EventRow, Placed, Sql},
     seal::EVENTS,
-    writer::Stop,
 };
 use crate::event::EventId;
 

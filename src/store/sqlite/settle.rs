@@ -11,9 +11,9 @@ use super::{
         judge::{HISTORY_MAX, ITEM_LIFE, cause, is_uncertain},
     },
     desk::Desk,
+    job::Stop,
     rows::{self, Placed, Sql},
     seal::{ATTEMPTS, DELIVERIES, EVENTS, ITEMS},
-    writer::Stop,
 };
 use crate::event::{EventId, Item, State};
 

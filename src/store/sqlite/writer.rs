@@ -11,24 +11,22 @@
 use std::{
     fs::File,
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, InterruptHandle, config::DbConfig, ffi};
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
-    super::{StoreError, elapsed::Stamp, wakers::Wakers},
-    books::{Books, Tallies},
-    damage::{Damage, is_index_differing, reindex},
+    super::{StoreError, elapsed::Stamp},
+    books::Books,
+    damage::{is_index_differing, reindex},
     desk::Desk,
+    job::{Job, Message, Shared},
     open::{PAGE_BYTES, checkpoint},
     restart::save_clock,
 };
@@ -44,123 +42,6 @@ const CLOCK_SAVED_EVERY_MS: i64 = 1000;
 
 /// How often indexes are built anew for one that does not fit its table, before something else must be wrong.
 const REINDEXES_MAX: u32 = 8;
-
-/// What the writer receives.
-pub(super) enum Message {
-    Job(Job),
-    Close(oneshot::Sender<()>),
-}
-
-/// One piece of work, with the time at which it was handed over.
-pub(super) struct Job {
-    pub(super) now: Stamp,
-    pub(super) body_bytes: usize,
-    pub(super) durable: bool,
-    pub(super) work: Box<dyn Work>,
-    /// Its place in the queue, given back when the writer takes it.
-    pub(super) place: Option<OwnedSemaphorePermit>,
-}
-
-/// What a job does, and how it answers.
-pub(super) trait Work: Send {
-    /// Does it inside the transaction. An error is a fault of the group.
-    fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
-    /// Answers: after the commit, or with what prevented it.
-    fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
-}
-
-/// A refused job, or a fault of its group.
-#[derive(Debug)]
-pub(super) enum Stop {
-    Refused(StoreError),
-    Fault(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Stop {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Fault(error)
-    }
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Refused(error)
-    }
-}
-
-/// A function as [`Work`].
-pub(super) struct Task<T, F> {
-    pub(super) run: Option<F>,
-    pub(super) result: Option<Result<T, StoreError>>,
-    pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
-}
-
-impl<T, F> Work for Task<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send,
-{
-    fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
-        let run = self.run.take().expect("a job is applied once");
-        self.result = Some(match run(desk) {
-            Ok(value) => Ok(value),
-            Err(Stop::Refused(error)) => Err(error),
-            Err(Stop::Fault(error)) => return Err(error),
-        });
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let result = match (outcome, self.result) {
-            (Ok(()), Some(result)) => result,
-            (Ok(()), None) => Err(StoreError::Unavailable("the writer skipped a job".to_owned())),
-            (Err(error), _) => Err(error),
-        };
-        match self.reply {
-            // Whoever asked may have left: the effect counts.
-            Some(reply) => drop(reply.send(result)),
-            None => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "failed to record bookkeeping of the store");
-                }
-            }
-        }
-    }
-}
-
-/// What the writer shares with the handles of the store.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) wakers: Wakers,
-    /// Why nothing more is written.
-    pub(super) poisoned: OnceLock<String>,
-    pub(super) closed: AtomicBool,
-    /// The last thing that wanted room found none.
-    pub(super) full: AtomicBool,
-    /// Commits that wrote something.
-    pub(super) commits: AtomicU64,
-    /// The numbers as of the latest commit.
-    pub(super) tallies: Mutex<Tallies>,
-    pub(super) damage: Damage,
-}
-
-impl Shared {
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        if let Some(why) = self.poisoned.get() {
-            return Err(StoreError::Poisoned(why.clone()));
-        }
-        if self.closed.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable("it is closed".to_owned()));
-        }
-        Ok(())
-    }
-
-    fn poison(&self, why: String) {
-        tracing::error!(error = %why, "the store is broken and takes no more writes; restart to recover");
-        // The first reason is the one that counts.
-        let _ = self.poisoned.set(why);
-    }
-}
 
 /// The state of the thread.
 pub(super) struct Writer {

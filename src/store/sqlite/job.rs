@@ -1,0 +1,132 @@
+//! What the writer is handed, and what it shares with those who hand it over.
+
+use std::sync::{
+    Mutex, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{
+    super::{StoreError, elapsed::Stamp, wakers::Wakers},
+    books::Tallies,
+    damage::Damage,
+    desk::Desk,
+};
+
+/// What the writer receives.
+pub(super) enum Message {
+    Job(Job),
+    Close(oneshot::Sender<()>),
+}
+
+/// One piece of work, with the time at which it was handed over.
+pub(super) struct Job {
+    pub(super) now: Stamp,
+    pub(super) body_bytes: usize,
+    pub(super) durable: bool,
+    pub(super) work: Box<dyn Work>,
+    /// Its place in the queue, given back when the writer takes it.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+/// What a job does, and how it answers.
+pub(super) trait Work: Send {
+    /// Does it inside the transaction. An error is a fault of the group.
+    fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
+    /// Answers: after the commit, or with what prevented it.
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// A refused job, or a fault of its group.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Refused(StoreError),
+    Fault(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Fault(error)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// A function as [`Work`].
+pub(super) struct Task<T, F> {
+    pub(super) run: Option<F>,
+    pub(super) result: Option<Result<T, StoreError>>,
+    pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+}
+
+impl<T, F> Work for Task<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send,
+{
+    fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
+        let run = self.run.take().expect("a job is applied once");
+        self.result = Some(match run(desk) {
+            Ok(value) => Ok(value),
+            Err(Stop::Refused(error)) => Err(error),
+            Err(Stop::Fault(error)) => return Err(error),
+        });
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let result = match (outcome, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(StoreError::Unavailable("the writer skipped a job".to_owned())),
+            (Err(error), _) => Err(error),
+        };
+        match self.reply {
+            // Whoever asked may have left: the effect counts.
+            Some(reply) => drop(reply.send(result)),
+            None => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "failed to record bookkeeping of the store");
+                }
+            }
+        }
+    }
+}
+
+/// What the writer shares with the handles of the store.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) wakers: Wakers,
+    /// Why nothing more is written.
+    pub(super) poisoned: OnceLock<String>,
+    pub(super) closed: AtomicBool,
+    /// The last thing that wanted room found none.
+    pub(super) full: AtomicBool,
+    /// Commits that wrote something.
+    pub(super) commits: AtomicU64,
+    /// The numbers as of the latest commit.
+    pub(super) tallies: Mutex<Tallies>,
+    pub(super) damage: Damage,
+}
+
+impl Shared {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if let Some(why) = self.poisoned.get() {
+            return Err(StoreError::Poisoned(why.clone()));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable("it is closed".to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn poison(&self, why: String) {
+        tracing::error!(error = %why, "the store is broken and takes no more writes; restart to recover");
+        // The first reason is the one that counts.
+        let _ = self.poisoned.set(why);
+    }
+}
