@@ -86,6 +86,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         tries: 0,
         redelivery: false,
         uncertain: false,
+        ordered: false,
         cause: "first".to_owned(),
         age: Duration::ZERO,
     };

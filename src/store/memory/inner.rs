@@ -299,6 +299,7 @@ impl Inner {
                 tries: placed.attempts,
                 redelivery: false,
                 uncertain: false,
+                ordered: false,
                 cause: placed.cause.to_owned(),
                 age: between(placed.armed_at, now_ms),
             });

@@ -184,6 +184,7 @@ impl Desk<'_> {
             tries: attempts,
             redelivery: false,
             uncertain: false,
+            ordered: false,
             cause: if state == State::Leased { cause::LEASE_LAPSED.to_owned() } else { row.get(at + 6)? },
             age: between(row.get(at + 5)?, self.now_ms),
         })

@@ -109,6 +109,7 @@ impl FakeStore {
                 tries: row.attempts,
                 redelivery: row.cause == "redelivery",
                 uncertain: row.cause == "lease lapsed",
+                ordered: false,
                 cause: row.cause.to_owned(),
                 age: now - row.armed_at,
             }
