@@ -54,6 +54,7 @@ pub struct Metrics {
     webhook_seconds: Family<BySource, Histogram>,
     verified: Family<BySourceSecret, Counter>,
     key_fallbacks: Family<BySource, Counter>,
+    order_keys_missing: Family<BySource, Counter>,
     attempts: Family<ByUpstreamResult, Counter>,
     attempt_seconds: Family<ByUpstream, Histogram>,
     breaker_open: Family<ByUpstream, Gauge>,
@@ -89,6 +90,12 @@ impl Default for Metrics {
             "event_key_fallbacks",
             "Events whose configured key could not be read, so that the body's digest was taken",
             key_fallbacks.clone(),
+        );
+        let order_keys_missing = Family::default();
+        registry.register(
+            "order_key_missing",
+            "Events without a value at the source's order_by, which keep no order",
+            order_keys_missing.clone(),
         );
         let attempts = Family::default();
         registry.register("attempts", "Delivery attempts by upstream and result", attempts.clone());
@@ -128,6 +135,7 @@ impl Default for Metrics {
             webhook_seconds,
             verified,
             key_fallbacks,
+            order_keys_missing,
             attempts,
             attempt_seconds,
             breaker_open,
@@ -159,6 +167,10 @@ impl Metrics {
     /// An event key fell back to the body's digest.
     pub fn key_fell_back(&self, source: &Arc<str>) {
         self.key_fallbacks.get_or_create(&BySource { source: source.clone() }).inc();
+    }
+    /// An event has no value at its source's `order_by`.
+    pub fn order_key_missing(&self, source: &Arc<str>) {
+        self.order_keys_missing.get_or_create(&BySource { source: source.clone() }).inc();
     }
     /// One attempt ended. `result` is one of a closed set: `delivered`, `status`, `timeout`, `unreachable`, …
     pub fn attempt(&self, upstream: &Arc<str>, result: &'static str, took: Duration) {
