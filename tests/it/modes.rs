@@ -2,7 +2,10 @@
 
 mod proxy;
 mod queue;
+mod recording;
 mod respond;
+mod restored;
+mod routing;
 
 use crate::world::{Reply, World};
 
