@@ -46,6 +46,12 @@ struct ByUpstreamState {
     state: &'static str,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByUpstreamTo {
+    upstream: Arc<str>,
+    to: &'static str,
+}
+
 /// Handles to all metrics, and their registry.
 #[derive(Debug)]
 pub struct Metrics {
@@ -58,6 +64,8 @@ pub struct Metrics {
     attempts: Family<ByUpstreamResult, Counter>,
     attempt_seconds: Family<ByUpstream, Histogram>,
     breaker_open: Family<ByUpstream, Gauge>,
+    breaker_transitions: Family<ByUpstreamTo, Counter>,
+    upstream_paused: Family<ByUpstream, Gauge>,
     connections: Gauge,
     connections_refused: Counter,
     in_flight: Gauge,
@@ -103,6 +111,14 @@ impl Default for Metrics {
         registry.register_with_unit("attempt", "From connect to answer", Unit::Seconds, attempt_seconds.clone());
         let breaker_open = Family::default();
         registry.register("breaker", "0 closed, 1 half-open, 2 open", breaker_open.clone());
+        let breaker_transitions = Family::default();
+        registry.register(
+            "breaker_transitions",
+            "Changes of a breaker's state, by the state that it changed to",
+            breaker_transitions.clone(),
+        );
+        let upstream_paused = Family::default();
+        registry.register("upstream_paused", "1 if an operator paused it", upstream_paused.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections to the public listener", connections.clone());
         let connections_refused = Counter::default();
@@ -139,6 +155,8 @@ impl Default for Metrics {
             attempts,
             attempt_seconds,
             breaker_open,
+            breaker_transitions,
+            upstream_paused,
             connections,
             connections_refused,
             in_flight,
@@ -180,6 +198,14 @@ impl Metrics {
     /// The state of a breaker: 0 closed, 1 half-open, 2 open.
     pub fn breaker(&self, upstream: &Arc<str>, state: u8) {
         self.breaker_open.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(state));
+    }
+    /// A breaker changed to the state of this name.
+    pub fn breaker_changed(&self, upstream: &Arc<str>, to: &'static str) {
+        self.breaker_transitions.get_or_create(&ByUpstreamTo { upstream: upstream.clone(), to }).inc();
+    }
+    /// Whether an operator paused an upstream.
+    pub fn upstream_paused(&self, upstream: &Arc<str>, paused: bool) {
+        self.upstream_paused.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(paused));
     }
     /// Open connections to the public listener.
     pub fn connections(&self, now: usize) {
