@@ -1,5 +1,6 @@
 //! The three modes over time: what the provider gets, and what becomes of the event after it.
 
+mod bodies;
 mod proxy;
 mod queue;
 mod recording;

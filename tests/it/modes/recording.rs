@@ -39,7 +39,7 @@ pub(super) struct Recorded {
 
 impl Recorded {
     /// A gate with these sources, on a store that was restored then.
-    pub(super) fn start(sources: &str, restored_at: Option<Wall>) -> Self {
+    pub(super) async fn start(sources: &str, restored_at: Option<Wall>) -> Self {
         let data = TempDir::new().expect("a directory");
         let text = configuration(sources, "", "http://127.0.0.1:9/in", data.path());
         let config = parse(&text, data.path());
@@ -55,7 +55,7 @@ impl Recorded {
             clock: clock.clone(),
             sources: BTreeMap::default(),
         };
-        let lanes = Arc::new(Lanes::start(&BTreeMap::default(), parts).expect("lanes"));
+        let lanes = Arc::new(Lanes::start(&BTreeMap::default(), parts).await.expect("lanes"));
         let gate = Gate::new(&config, store.clone(), lanes, health, metrics.clone(), clock);
         Self { store, metrics, gate, _data: data }
     }

@@ -2,7 +2,7 @@
 
 use hookward::event::OrderKey;
 
-use super::{PATH, causes, delivery, in_state, recording::Recorded, send, send_as, source};
+use super::{PATH, SOON, causes, delivery, in_state, recording::Recorded, send, send_as, source};
 use crate::world::{Act, Reply, Upstream, World, request};
 
 /// Two upstreams besides `up`.
@@ -107,7 +107,7 @@ async fn what_is_held_waits_for_whom_its_routes_say() {
 async fn an_event_is_stored_with_its_order_key_and_one_without_is_counted() {
     let missing = "hookward_order_key_missing_total{source=\"orders\"}";
     let keys = "provider = \"partssource\"\nupstream = \"up\"\norder_by = \"/order/id\"\nstore_body = false";
-    let recorded = Recorded::start(&source(keys), None);
+    let recorded = Recorded::start(&source(keys), None).await;
     for (n, (body, key)) in
         [(r#"{"order":{"id":"A 1"}}"#, Some("A 1")), (r#"{"order":{"id":17}}"#, Some("17")), ("{}", None), ("no", None)]
             .into_iter()
@@ -123,14 +123,50 @@ async fn an_event_is_stored_with_its_order_key_and_one_without_is_counted() {
     }
 
     let keys = "provider = \"github\"\nupstream = \"up\"\norder_by = \"header:x-order\"";
-    let recorded = Recorded::start(&source(keys), None);
+    let recorded = Recorded::start(&source(keys), None).await;
     recorded.send("github", b"{}", 0, &[("x-order", "7")]).await;
     recorded.send("github", b"[]", 0, &[("x-order", "7"), ("x-order", "8")]).await;
     let keys: Vec<_> = recorded.store.appended().into_iter().map(|event| event.order_key).collect();
     assert_eq!(keys[0].as_ref().map(OrderKey::as_str), Some("7"));
     assert_eq!((&keys[1], recorded.metric(missing)), (&None, Some(1)), "two are none");
 
-    let recorded = Recorded::start(&source("provider = \"github\"\nupstream = \"up\""), None);
+    let recorded = Recorded::start(&source("provider = \"github\"\nupstream = \"up\""), None).await;
     recorded.send("github", b"{}", 0, &[]).await;
     assert_eq!((recorded.store.appended()[0].order_key.as_ref(), recorded.metric(missing)), (None, None));
+}
+
+#[tokio::test]
+async fn events_of_one_order_key_arrive_one_after_another_and_hold_up_no_other() {
+    let keys = "provider = \"partssource\"\nupstream = \"up\"\norder_by = \"/order\"";
+    let world = World::with_upstream(&source(keys), SOON).await;
+    world.upstream.script([Act::Hang(500)]);
+    let body = |order: &str, n: u8| format!(r#"{{"order":"{order}","n":{n}}}"#).into_bytes();
+    let sent = [body("a", 1), body("a", 2), body("b", 3), b"{}".to_vec()];
+    send(&world, &sent[0]).await.ack();
+    world.upstream.wait_for(1).await;
+    for body in &sent[1..] {
+        assert_eq!(send(&world, body).await.ack().0, "accepted");
+    }
+    let mut others = world.upstream.wait_for(3).await[1..].iter().map(|one| one.body.to_vec()).collect::<Vec<_>>();
+    others.sort();
+    assert_eq!(others, [sent[2].clone(), sent[3].clone()], "the second one of a waits");
+    world.upstream.let_go();
+    world.settled().await;
+    assert_eq!(bodies(&world.upstream)[3..], [sent[0].clone(), sent[1].clone()], "until the first one got through");
+}
+
+#[tokio::test]
+async fn one_that_blocks_its_order_key_becomes_a_dead_letter_if_the_source_says_so() {
+    let keys = "provider = \"partssource\"\nupstream = \"up\"\norder_by = \"/order\"\n\
+                on_block = { dead_letter_after = 2 }";
+    let world = World::with_upstream(&source(keys), SOON).await;
+    world.upstream.script([Act::Hang(500), Act::Answer(500, "")]);
+    let (_, first) = send(&world, br#"{"order":"a","n":1}"#).await.ack();
+    world.upstream.wait_for(1).await;
+    send(&world, br#"{"order":"a","n":2}"#).await.ack();
+    world.upstream.let_go();
+    let received = world.upstream.wait_for(3).await;
+    assert_eq!(received[2].body[..], br#"{"order":"a","n":2}"#[..]);
+    world.settled().await;
+    assert_eq!(in_state(&world, "dead").await, [first]);
 }
