@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, config::DbConfig};
 
 use super::{
     super::{
@@ -234,7 +234,7 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
     // These two take effect before the first table only.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    write_ahead(connection)?;
     // FULL syncs the log at every commit. NORMAL syncs at checkpoints only: what a crash of the process leaves to
     // the operating system is kept, a power cut may take the last commits but never breaks the file, as OFF could.
     let synchronous = match durability {
@@ -257,6 +257,18 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
     stable_plans(connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// SQLite answers with the new mode and then commits it. Whoever reads the answer alone misses that this failed, and
+/// goes on with a rollback journal, behind the back of everything here that looks after the log.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let answers: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if answers == ["wal"] {
+        return Ok(());
+    }
+    let why = format!("its journal mode is {answers:?} and cannot be made wal");
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(why)))
 }
 
 /// A plan does not depend on the values that are bound: else a range in a query, as in what is due, has it prepared
@@ -326,10 +338,9 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Option<Stamp>> {
         transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
         None
     } else {
-        let stamp = transaction.query_row("SELECT elapsed_ms, wall_ms FROM clock", [], |row| {
-            Ok(Stamp { elapsed_ms: row.get(0)?, wall_ms: row.get(1)? })
-        })?;
-        Some(stamp)
+        // The process that made the tables may have ended before it saved its clock.
+        let stamp = |row: &rusqlite::Row<'_>| Ok(Stamp { elapsed_ms: row.get(0)?, wall_ms: row.get(1)? });
+        transaction.query_row("SELECT elapsed_ms, wall_ms FROM clock", [], stamp).optional()?
     };
     transaction.commit()?;
     Ok(saved)
