@@ -45,7 +45,12 @@ impl Verdict {
                 let deliveries = shown["event"]["deliveries"].as_array().expect("deliveries");
                 let delivery = deliveries.iter().find(|delivery| delivery["upstream"] == ledger.name);
                 let history = Record::of(delivery.expect("it came from one"));
+                let mut was_taken = false;
                 for pair in entry.arrivals.windows(2) {
+                    was_taken |= pair[0].act.took();
+                    if was_taken && !pair[1].uncertain {
+                        verdict.unexplained.push(format!("{id} at {}: taken, and not marked: {pair:?}", ledger.name));
+                    }
                     match history.cause_of(pair[0], pair[1]) {
                         Ok(cause) => *verdict.again.entry(cause).or_default() += 1,
                         Err(why) => verdict.unexplained.push(format!("{id} at {}: {why}", ledger.name)),
