@@ -245,6 +245,8 @@ impl Gateway {
             let _ = task.await;
         }
         self.parts.store.close().await;
+        // Its last sync may fail like any other.
+        whole &= !matches!(self.parts.store.health(), Err(StoreError::Poisoned(_)));
         tracing::info!(whole, "stopped");
         whole
     }

@@ -8,6 +8,7 @@ mod crash;
 mod delivery;
 mod deploy;
 mod end_to_end;
+mod faults;
 mod fuzz;
 mod guard;
 mod hostile;

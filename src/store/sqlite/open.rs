@@ -260,7 +260,7 @@ fn set_up_writer(connection: &Connection, durability: Durability) -> rusqlite::R
     // These two take effect before the first table only.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    write_ahead(connection)?;
     // FULL syncs the log at every commit. NORMAL syncs at checkpoints only: what a crash of the process leaves to
     // the operating system is kept, a power cut may take the last commits but never breaks the file, as OFF could.
     let synchronous = match durability {
@@ -282,6 +282,18 @@ fn set_up_writer(connection: &Connection, durability: Durability) -> rusqlite::R
     seal::install(connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// SQLite answers with the new mode and then commits it. Whoever reads the answer alone misses that this failed, and
+/// goes on with a rollback journal, behind the back of everything here that looks after the log.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let answers: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if answers == ["wal"] {
+        return Ok(());
+    }
+    let why = format!("its journal mode is {answers:?} and cannot be made wal");
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(why)))
 }
 
 /// A plan does not depend on the values that are bound: else a range in a query, as in what is due, has it prepared
