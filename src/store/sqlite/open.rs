@@ -21,7 +21,7 @@ use super::{
     Options,
     spare::{self, Spare},
 };
-use crate::config::model::Durability;
+use crate::{config::model::Durability, time::Clock};
 
 /// The version of the format that this program writes, in `user_version`.
 const FORMAT_VERSION: i64 = 1;
@@ -152,7 +152,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     set_up_writer(&writer, options.durability, limits).map_err(database)?;
     let mut spare = Spare::open(directory.join(SPARE), limits.spare_bytes)
         .map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-    let saved = with_spare(&mut writer, &mut spare, prepare).map_err(database)?;
+    let saved = with_spare(&mut writer, &mut spare, |writer| prepare(writer, &options.clock)).map_err(database)?;
     let elapsed = Elapsed::resume(options.clock.clone(), saved);
     let next_delivery =
         with_spare(&mut writer, &mut spare, |writer| restart(writer, elapsed.stamp())).map_err(database)?;
@@ -317,13 +317,15 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Makes the tables of a new store. Returns the clock as it was saved last.
-fn prepare(connection: &mut Connection) -> rusqlite::Result<Option<Stamp>> {
+fn prepare(connection: &mut Connection, clock: &Clock) -> rusqlite::Result<Option<Stamp>> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let saved = if version == 0 {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
+        // With the tables, because whoever finds tables relies on it: the process may end before the next commit.
+        save_clock(&transaction, Stamp { elapsed_ms: 0, wall_ms: clock.wall().unix_ms() })?;
         None
     } else {
         let stamp = transaction.query_row("SELECT elapsed_ms, wall_ms FROM clock", [], |row| {
