@@ -12,6 +12,7 @@ mod fuzz;
 mod guard;
 mod hostile;
 mod modes;
+mod powercut;
 mod readme;
 mod running;
 mod threats;
