@@ -289,9 +289,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves the log into the database file when it is long: after the answers, which need not wait for it.
+    /// Moves the log into the database file when it is long, or when that makes the file shorter: after the answers,
+    /// which need not wait for it.
     fn tend_log(&mut self) {
-        if self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES >= self.books.spare.log_bytes()
+        let is_long = self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES >= self.books.spare.log_bytes();
+        if (is_long || std::mem::take(&mut self.books.shrunk))
             && self.connection.is_autocommit()
             && self.shared.poisoned.get().is_none()
         {
