@@ -7,6 +7,7 @@ mod counts;
 mod crash;
 mod delivery;
 mod deploy;
+mod disk;
 mod end_to_end;
 mod fuzz;
 mod guard;

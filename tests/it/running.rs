@@ -187,6 +187,11 @@ impl Gateway {
         }
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// SIGTERM. Returns the exit code and the log.
     pub(crate) fn end(self) -> (Option<i32>, String) {
         self.end_by("TERM")
