@@ -2,6 +2,7 @@
 
 mod admin;
 mod cli;
+mod clocks;
 mod config;
 mod counts;
 mod crash;
