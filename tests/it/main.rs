@@ -20,4 +20,5 @@ mod running;
 mod threats;
 mod tidy;
 mod vectors;
+mod volume;
 mod world;
