@@ -442,7 +442,11 @@ impl EventStore for SqliteStore {
     fn health(&self) -> Result<(), StoreError> {
         self.shared.check()?;
         if self.shared.full.load(Ordering::Relaxed) {
-            return Err(StoreError::Full("there is no room for new events".to_owned()));
+            let directory = self.directory.display();
+            return Err(StoreError::Full(format!(
+                "there is no room for new events in {directory}: free space on its disk, or raise \
+                 `store.disk_bytes_max`; deliveries go on, and make room"
+            )));
         }
         Ok(())
     }

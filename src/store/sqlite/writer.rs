@@ -304,7 +304,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves the log into the database file when it is long: after the answers, which need not wait for it.
+    /// Moves the log into the database file when it is long, or when that makes the file shorter: after the answers,
+    /// which need not wait for it.
     ///
     /// What bounds the log while somebody reads: a reader keeps the log from beginning anew, not from being moved. A
     /// worker's reads are short. A person's read is ended when the log has become twice as long as it should be, and
@@ -312,7 +313,8 @@ impl Writer {
     fn tend_log(&mut self) {
         let (log_bytes, bytes_max) =
             (self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES, self.books.spare.log_bytes());
-        if log_bytes < bytes_max || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
+        let wanted = log_bytes >= bytes_max || std::mem::take(&mut self.books.shrunk);
+        if !wanted || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
             return;
         }
         // Looked at again after the next commit.
