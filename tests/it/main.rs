@@ -14,6 +14,7 @@ mod hostile;
 mod modes;
 mod readme;
 mod running;
+mod store_tools;
 mod threats;
 mod tidy;
 mod vectors;
