@@ -13,6 +13,7 @@ mod send;
 mod serve;
 mod sign;
 mod status;
+mod store;
 mod verify;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode};
@@ -51,6 +52,7 @@ enum Command {
     Providers(providers::Args),
     Events(events::Args),
     Status(status::Args),
+    Store(store::Args),
 }
 
 /// The program failed: exit code 1.
@@ -71,6 +73,7 @@ pub async fn run() -> ExitCode {
         Command::Providers(args) => providers::run(args).await,
         Command::Events(args) => events::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Store(args) => store::run(args).await,
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("hookward: {error:#}");

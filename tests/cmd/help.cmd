@@ -16,3 +16,7 @@ hookward events release --help
 hookward events forget --help
 hookward events purge --help
 hookward status --help
+hookward store --help
+hookward store verify --help
+hookward store backup --help
+hookward store restore --help

@@ -18,3 +18,9 @@ hookward events redeliver 019604a1 --state dead
 hookward events list --admin-url 127.0.0.1:9900
 hookward events list -c missing.toml
 hookward status --admin-url http://127.0.0.1:1
+hookward store verify
+hookward store verify --path missing
+hookward store verify --path Cargo.toml
+hookward store backup --path missing --to x --config y
+hookward store backup --path missing
+hookward store restore missing.db --path missing

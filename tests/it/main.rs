@@ -18,6 +18,7 @@ mod modes;
 mod powercut;
 mod readme;
 mod running;
+mod store_tools;
 mod threats;
 mod tidy;
 mod vectors;

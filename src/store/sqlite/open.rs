@@ -28,6 +28,8 @@ use crate::config::model::Durability;
 
 /// 16 KiB: twice the throughput of 4 KiB with bodies of 2 KiB.
 pub(super) const PAGE_BYTES: u64 = 16 * 1024;
+/// Whoever has this file locked owns the store.
+pub(super) const LOCK: &str = "hookward.lock";
 /// The file of [`Spare`].
 const SPARE: &str = "hookward.spare";
 
@@ -203,7 +205,7 @@ pub(super) fn files_bytes(directory: &Path) -> u64 {
 }
 
 /// Bodies may be confidential: only this user reads them.
-fn make_directory(directory: &Path) -> std::io::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -216,8 +218,8 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn take_lock(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join("hookward.lock");
+pub(super) fn take_lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(LOCK);
     let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
     let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match lock.try_lock() {
