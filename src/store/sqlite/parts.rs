@@ -131,10 +131,7 @@ impl Desk<'_> {
     pub(super) fn insert_delivery(&mut self, event: EventId, upstream: &str, born: Birth) -> Result<i64, Stop> {
         let id = self.books.next_delivery;
         self.books.next_delivery += 1;
-        let due_at = match born {
-            Birth::Leased(length) => after(self.now_ms, length),
-            Birth::Due | Birth::Held(_) | Birth::Parked => self.now_ms,
-        };
+        let due_at = born.due_at(self.now_ms);
         self.connection
             .prepare_cached(
                 "INSERT OR ROLLBACK INTO deliveries (id, event, upstream, state, reason, due_at, armed_at, cause)
