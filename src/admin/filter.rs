@@ -29,8 +29,9 @@ pub(super) async fn freeze(admin: &Admin, caller: Caller, filter: EventFilter) -
     }
     if let Some(id) = filter.key.take_if(|key| parse_key(key).is_none()) {
         let source = filter.source.as_deref().ok_or_else(|| {
+            let detail = "`key` is no key, and without `source` nobody knows whose event id it is";
             let help = "give 64 hexadecimal digits, as an event shows them, or `source` and the provider's own id";
-            wrong("key", &id, help)
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key_underivable", detail, help)
         })?;
         filter.key = Some(find_key(admin, source, &id).await?);
     }
@@ -110,7 +111,8 @@ fn absolute(mut filter: EventFilter, now: Wall) -> Result<EventFilter, Problem> 
         }
         (Some(_), None) | (None, Some(_)) => {
             let detail = "`json_pointer` and `json_value` belong together";
-            return Err(bad("parameter_wrong", detail, "give both: json_pointer=/data/id&json_value=42"));
+            let help = "give both: json_pointer=/data/id&json_value=42";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "parameter_wrong", detail, help));
         }
         _ => {}
     }

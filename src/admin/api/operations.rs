@@ -1,6 +1,6 @@
 //! Operations: one act over many events.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::filter::{EventFilter, object, present};
 
@@ -17,7 +17,7 @@ pub struct OperationRequest {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// Events per second, at most.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
     /// Only count.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -25,6 +25,14 @@ pub struct OperationRequest {
     /// Every event is meant.
     #[serde(default, skip_serializing_if = "is_false")]
     pub all: bool,
+}
+
+/// A whole number, however it is written: to JSON Schema `20.0` is one.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let written = number.to_string();
+    let whole = written.strip_suffix(".0").unwrap_or(&written).parse().ok();
+    whole.map(Some).ok_or_else(|| D::Error::custom(format!("{number} is no whole number that fits")))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

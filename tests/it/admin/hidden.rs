@@ -95,7 +95,7 @@ async fn the_providers_own_id_leads_to_its_event() {
     assert_eq!(ids(&gateway.as_(READER, &list(&digits)).await.json()), [event_id(3).to_string()]);
 
     let without = gateway.as_(READER, &list("evt_2")).await;
-    assert_eq!(without.problem(), problem(400, "parameter_wrong"));
+    assert_eq!(without.problem(), problem(422, "key_underivable"));
     assert!(without.text().contains("`source` and the provider's own id"));
     let underivable = gateway.as_(READER, &list("evt_2&source=gains")).await;
     assert_eq!(underivable.problem(), problem(422, "key_underivable"));
