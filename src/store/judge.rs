@@ -31,6 +31,7 @@ pub(super) mod reason {
     pub(crate) const UPSTREAM_REMOVED: &str = "upstream removed";
     pub(crate) const WAITS: &str = "waits for its turn";
     /// Of an operation that ran when the store was closed.
+    #[allow(dead_code, reason = "only what outlives its process needs it")]
     pub(crate) const PROCESS_ENDED: &str = "the process ended";
 }
 
