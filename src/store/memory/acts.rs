@@ -39,7 +39,7 @@ impl Inner {
         if let Some(upstream) = upstream {
             numbers.retain(|number| &*self.deliveries[number].upstream == upstream);
         }
-        let anew = upstream.filter(|upstream| numbers.is_empty() && self.is_configured(upstream));
+        let anew = upstream.filter(|upstream| numbers.is_empty() && state.is_none() && self.is_configured(upstream));
         numbers.retain(|number| {
             let placed = &self.deliveries[number];
             !matches!(placed.state, State::Leased | State::Held)

@@ -319,7 +319,6 @@ impl EventStore for Fake {
             open_bytes: [("orders".into(), 5000)].into(),
             share_bytes_max: 50_000,
             damaged: 1,
-            ..Stats::default()
         }))
     }
     fn health(&self) -> Result<(), StoreError> {

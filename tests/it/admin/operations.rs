@@ -39,10 +39,7 @@ impl Desk {
         let request = request.header("content-type", "application/json").body(Full::new(Bytes::from(body.to_owned())));
         let answer = admin::service(self.admin.clone()).oneshot(request.expect("a request")).await.expect("an answer");
         let (head, body) = answer.into_parts();
-        let body = match body.collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(_) => panic!("the body broke off"),
-        };
+        let body = body.collect().await.map_err(Into::into).expect("it is whole").to_bytes();
         let content_type = head.headers["content-type"].to_str().expect("text");
         schema::check(method, path, head.status.as_u16(), content_type, &body);
         (head.status.as_u16(), serde_json::from_slice(&body).expect("JSON"))
