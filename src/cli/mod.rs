@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod echo;
 mod events;
+mod operations;
 mod print;
 mod providers;
 mod send;
@@ -14,6 +15,7 @@ mod serve;
 mod sign;
 mod status;
 mod store;
+mod upstreams;
 mod verify;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode};
@@ -51,6 +53,8 @@ enum Command {
     Verify(verify::Args),
     Providers(providers::Args),
     Events(events::Args),
+    Operations(operations::Args),
+    Upstreams(upstreams::Args),
     Status(status::Args),
     Store(store::Args),
 }
@@ -72,6 +76,8 @@ pub async fn run() -> ExitCode {
         Command::Verify(args) => verify::run(args).await,
         Command::Providers(args) => providers::run(args).await,
         Command::Events(args) => events::run(args).await,
+        Command::Operations(args) => operations::run(args).await,
+        Command::Upstreams(args) => upstreams::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Store(args) => store::run(args).await,
     };

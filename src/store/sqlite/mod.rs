@@ -369,7 +369,7 @@ impl EventStore for SqliteStore {
 
     fn redeliver(&self, id: EventId, upstream: Option<&str>) -> BoxFuture<'_, Result<u32, StoreError>> {
         let upstream = upstream.map(str::to_owned);
-        Box::pin(self.write(move |desk| desk.redeliver(id, upstream.as_deref())))
+        Box::pin(self.write(move |desk| desk.redeliver(id, upstream.as_deref(), None)))
     }
 
     fn forget(&self, id: EventId) -> BoxFuture<'_, Result<u64, StoreError>> {
