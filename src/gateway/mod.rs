@@ -271,6 +271,7 @@ async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn EventStore
                 keys_max: config.replay.capacity,
                 on_full,
                 bytes_max,
+                disk_share_max: config.store.disk_share_max,
                 clock: clock.clone(),
             })
         }

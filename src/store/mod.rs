@@ -11,6 +11,7 @@ mod elapsed;
 mod judge;
 pub mod memory;
 pub mod sqlite;
+pub mod vault;
 mod wakers;
 
 #[cfg(test)]

@@ -160,6 +160,7 @@ fn gate(limits: &str) -> Arc<Gate> {
         keys_max: 1000,
         on_full: config.replay.on_full,
         bytes_max: 1 << 30,
+        disk_share_max: 1.0,
         clock: clock.clone(),
     });
     let metrics = Arc::new(Metrics::default());
