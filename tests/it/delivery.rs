@@ -3,6 +3,7 @@
 mod breaker;
 mod fake_store;
 mod isolation;
+mod latency;
 mod pausing;
 mod rate;
 mod retries;

@@ -1,6 +1,9 @@
 //! An operator pauses an upstream and lets it go on.
 
-use hookward::store::{Pause, StoreError};
+use hookward::{
+    config::model::Durability,
+    store::{EventStore as _, Pause, StoreError, sqlite},
+};
 
 use super::*;
 
@@ -80,4 +83,37 @@ async fn a_caller_that_leaves_half_way_leaves_no_half_a_pause() {
     }
     settle_down().await;
     assert_eq!((world.store.pauses().len(), is_paused(&world)), (1, true));
+}
+
+#[tokio::test]
+async fn a_pause_is_kept_on_disk() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let up = Scripted::listing([]).await;
+    let start = async || {
+        let options = sqlite::Options {
+            directory: directory.path().to_owned(),
+            durability: Durability::Fsync,
+            disk_bytes_max: 64 << 20,
+            disk_share_max: 0.5,
+            encryption: vec![],
+            clock: Clock::system(),
+        };
+        let store = sqlite::SqliteStore::open(&options).expect("it opens");
+        let parts = Parts {
+            store: store.clone(),
+            metrics: Arc::new(Metrics::default()),
+            clock: Clock::system(),
+            sources: BTreeMap::new(),
+        };
+        let upstreams = BTreeMap::from([("up".into(), Arc::new(upstream(up.address)))]);
+        (store, Lanes::start(&upstreams, parts).await.expect("lanes"))
+    };
+    for (before, after) in [(None, Some(pause())), (Some(pause()), None), (None, None)] {
+        let (store, lanes) = start().await;
+        assert_eq!(lanes.status()[0].paused, before);
+        assert_eq!(lanes.try_slot("up", id(1)).is_some(), before.is_none());
+        assert_eq!(lanes.set_paused("up", after).await, Ok(true));
+        assert!(lanes.drain(10 * SECOND).await);
+        store.close().await;
+    }
 }
