@@ -43,6 +43,8 @@ pub struct Fake {
     pub emptied: AtomicBool,
     /// Lists 600 dead letters instead of the four events.
     pub many: AtomicBool,
+    /// Event 300 of the 600 is damaged, and nothing can be done to it.
+    pub damaged: AtomicBool,
     /// The body of every event was removed.
     pub bodiless: AtomicBool,
     pub operations: Mutex<BTreeMap<EventId, Operation>>,
@@ -263,6 +265,9 @@ impl EventStore for Fake {
         ids: Vec<EventId>,
         mut operation: Operation,
     ) -> BoxFuture<'_, Result<Operation, StoreError>> {
+        if self.damaged.load(Relaxed) && ids.contains(&event_id(300)) {
+            return ready(Err(StoreError::Damaged("event 300".into())));
+        }
         for id in &ids {
             let call = match &act {
                 Act::Redeliver { to, state } => {

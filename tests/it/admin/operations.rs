@@ -354,3 +354,17 @@ async fn a_store_in_trouble_is_asked_again_and_then_the_operation_has_failed() {
     assert_eq!(desk.ask("POST", &format!("{operation}/resume"), "").await.0, 202);
     assert_eq!(desk.ended(&operation).await["state"], "finished");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_damaged_is_left_out_and_holds_up_nothing() {
+    let store = Arc::new(Fake::default());
+    store.many.store(true, Relaxed);
+    store.damaged.store(true, Relaxed);
+    let desk = Desk::over(store.clone());
+    let operation = desk.begin(r#"{"action":"forget","filter":{"state":"dead"}}"#).await;
+    let row = desk.ended(&operation).await;
+    assert_eq!((&row["state"], &row["done"], &row["skipped"]), (&"finished".into(), &599.into(), &1.into()));
+    let calls = store.calls();
+    let forgotten: std::collections::BTreeSet<_> = calls.iter().collect();
+    assert_eq!((calls.len(), forgotten.len()), (599, 599), "each once");
+}
