@@ -4,3 +4,4 @@ mod copies;
 mod flips;
 mod log_flips;
 mod sample;
+mod whole;
