@@ -97,19 +97,14 @@ impl Gateway {
             let watch = ClockWatch::new(smallest_tolerance(&config), clock.wall(), clock.monotonic());
             Arc::new(Health::new(watch, move || store.health().map_err(|error| error.to_string())))
         };
-        let lanes = Arc::new(Lanes::start(
-            &config.upstreams,
-            delivery::Parts {
-                store: store.clone(),
-                metrics: metrics.clone(),
-                clock: clock.clone(),
-                sources: config
-                    .sources
-                    .iter()
-                    .map(|(name, source)| (name.clone(), SourceRule::from(&**source)))
-                    .collect(),
-            },
-        )?);
+        let rules = config.sources.iter().map(|(name, source)| (name.clone(), SourceRule::from(&**source)));
+        let delivering = delivery::Parts {
+            store: store.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            sources: rules.collect(),
+        };
+        let lanes = Arc::new(Lanes::start(&config.upstreams, delivering).await?);
         let gate = Gate::new(&config, store.clone(), lanes.clone(), health.clone(), metrics.clone(), clock.clone());
         let parts = Parts { gate, store, lanes, health, metrics, clock };
         let mut gateway = Self {
@@ -276,6 +271,7 @@ async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn EventStore
                 keys_max: config.replay.capacity,
                 on_full,
                 bytes_max,
+                disk_share_max: config.store.disk_share_max,
                 clock: clock.clone(),
             })
         }

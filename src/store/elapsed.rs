@@ -48,10 +48,13 @@ impl Elapsed {
     }
 }
 
+/// A moment that does not come; [`after`] never gives it.
+pub(super) const NEVER: i64 = i64::MAX;
+
 /// `now` and this long, in whole milliseconds, rounded up: nothing is ever early.
 pub(super) fn after(now_ms: i64, duration: Duration) -> i64 {
     let ms = duration.as_nanos().div_ceil(1_000_000);
-    now_ms.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX))
+    now_ms.saturating_add(i64::try_from(ms).unwrap_or(NEVER)).min(NEVER - 1)
 }
 
 /// From `earlier` to `later`; zero if it is the other way round.
@@ -88,7 +91,7 @@ mod tests {
     fn a_moment_is_rounded_so_that_nothing_is_early() {
         assert_eq!(after(5, Duration::from_micros(1)), 6);
         assert_eq!(after(5, Duration::from_millis(3)), 8);
-        assert_eq!(after(5, Duration::MAX), i64::MAX);
+        assert_eq!(after(5, Duration::MAX), NEVER - 1);
         assert_eq!(between(9, 4), Duration::ZERO);
     }
 }

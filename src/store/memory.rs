@@ -3,11 +3,20 @@
 //! One lock, no I/O, every future ready at once. Bounded in keys (`keys_max`), in bytes of events and answers
 //! (`bytes_max`) and in items.
 
+mod acts;
 mod inner;
+mod kept;
 mod keys;
+mod placed;
+mod queues;
+mod reads;
+mod work;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,13 +28,14 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use super::{
-    Appended, Direction, EventStore, Filter, Known, Lease, Leased, Page, Settled, Shown, Stats, StoreError, Swept,
-    elapsed::{Elapsed, after, between},
+    Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Operation, Page, Pause, Settled,
+    Shown, Stats, StoreError, Swept,
+    elapsed::{Elapsed, between},
     wakers::Wakers,
 };
 use crate::{
     config::model::OnFull,
-    event::{Answer, EventId, Item, Name, NewEvent, State},
+    event::{Answer, EventId, Item, Name, NewEvent},
     time::Clock,
     verify::Keys,
 };
@@ -40,6 +50,8 @@ pub struct Options {
     pub on_full: OnFull,
     /// Events and kept answers, in bytes.
     pub bytes_max: u64,
+    /// What undelivered events and dead letters of one upstream may take of that, from 0 to 1.
+    pub disk_share_max: f64,
     /// The clocks.
     pub clock: Clock,
 }
@@ -72,6 +84,13 @@ impl MemoryStore {
     /// Live keys that were forgotten to make room (`replay.on_full = "evict"`).
     pub fn evicted(&self) -> u64 {
         self.lock().keys.evicted()
+    }
+
+    /// Does to what it holds what closing and opening does to a durable store.
+    #[cfg(test)]
+    pub(super) fn restart(&self) {
+        let now_ms = self.elapsed.now_ms();
+        self.lock().restart(now_ms);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -143,30 +162,15 @@ impl EventStore for MemoryStore {
 
     fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>> {
         let upstream = upstream.to_owned();
-        ready(move || {
-            self.with(|inner, now_ms| {
-                let first = inner.due.get(&*upstream).and_then(BTreeSet::first);
-                Ok(first.map(|(at, _)| between(now_ms, *at)))
-            })
-        })
+        ready(move || self.with(|inner, now_ms| Ok(inner.queues.next_due(&upstream).map(|at| between(now_ms, at)))))
     }
 
     fn settle(&self, lease: Lease, settled: Settled) -> BoxFuture<'_, Result<(), StoreError>> {
         ready(move || self.with(|inner, now_ms| inner.settle(now_ms, lease, settled)))
     }
 
-    fn give_back(&self, lease: Lease, delay: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
-        ready(move || {
-            self.with(|inner, now_ms| {
-                inner.current(lease)?;
-                let upstream = inner.change(lease.delivery, |placed| {
-                    (placed.state, placed.due_at) = (State::Due, after(now_ms, delay));
-                    Name::clone(&placed.upstream)
-                });
-                inner.wake.push(upstream);
-                Ok(())
-            })
-        })
+    fn give_back(&self, lease: Lease, after: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(move || self.with(|inner, now_ms| inner.give_back(now_ms, lease, after)))
     }
 
     fn release(&self, id: EventId) -> BoxFuture<'_, Result<u32, StoreError>> {
@@ -183,7 +187,7 @@ impl EventStore for MemoryStore {
     }
 
     fn purge(&self, id: EventId) -> BoxFuture<'_, Result<(), StoreError>> {
-        ready(move || self.with(|inner, _| inner.purge(id)))
+        ready(move || self.with(|inner, now_ms| inner.purge(now_ms, id)))
     }
 
     fn reconcile(&self, upstreams: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>> {
@@ -191,18 +195,50 @@ impl EventStore for MemoryStore {
         ready(move || self.with(|inner, now_ms| Ok(inner.reconcile(now_ms, &upstreams))))
     }
 
-    fn list(&self, filter: Filter, _: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
-        ready(move || self.with(|inner, now_ms| Ok(inner.list(now_ms, &filter, limit))))
+    fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+        ready(move || self.with(|inner, now_ms| Ok(inner.list(now_ms, &filter, direction, limit))))
+    }
+
+    fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
+        ready(move || self.with(|inner, _| Ok(inner.count(&filter))))
+    }
+
+    fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
+        ready(move || self.with(|inner, now_ms| inner.act(now_ms, &act, &ids, operation)))
+    }
+
+    fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(move || {
+            self.with(|inner, _| {
+                inner.save_operation(operation);
+                Ok(())
+            })
+        })
+    }
+
+    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>> {
+        ready(|| self.with(|inner, _| Ok(inner.operations.values().rev().cloned().collect())))
+    }
+
+    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let upstream = Name::from(upstream);
+        ready(move || {
+            self.with(|inner, _| {
+                match pause {
+                    Some(pause) => inner.pauses.insert(upstream, pause),
+                    None => inner.pauses.remove(&upstream),
+                };
+                Ok(())
+            })
+        })
+    }
+
+    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>> {
+        ready(|| self.with(|inner, _| Ok(inner.pauses.clone())))
     }
 
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
-        ready(move || {
-            self.with(|inner, now_ms| {
-                let stored = inner.events.get(&id).ok_or(StoreError::NotFound)?;
-                let deliveries = inner.deliveries_shown(now_ms, stored, true);
-                Ok(Shown { event: stored.event.clone(), body_removed: false, keys: Vec::new(), deliveries })
-            })
-        })
+        ready(move || self.with(|inner, now_ms| inner.show(now_ms, id)))
     }
 
     fn acknowledged_items(
@@ -243,59 +279,5 @@ impl EventStore for MemoryStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         ready(|| self.closed.store(true, Ordering::Release))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        super::conformance::{self, delivered, event, keys, settled},
-        inner::OVERHEAD_BYTES,
-        *,
-    };
-    use crate::time::Wall;
-
-    fn store(keys_max: usize, on_full: OnFull, bytes_max: u64) -> Arc<MemoryStore> {
-        let clock = Clock::starting_at(Wall::from_unix_s(conformance::EPOCH_S));
-        MemoryStore::new(&Options { keys_max, on_full, bytes_max, clock })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_keeps_the_contract() {
-        conformance::all(|| store(1000, OnFull::Refuse, 1 << 20)).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn live_keys_are_refused_room_rather_than_forgotten() {
-        let store = store(2, OnFull::Refuse, 1 << 20);
-        assert!(store.append(event(keys(1, 1, 1), &["a"])).await.is_ok());
-        let refused = event(keys(2, 2, 2), &["a"]);
-        assert!(matches!(store.append(refused.clone()).await, Err(StoreError::Full(_))));
-        assert_eq!(store.stats().await.unwrap().events, 1, "nothing of it is left");
-        assert!(matches!(store.append(event(keys(1, 1, 1), &["a"])).await, Ok(Appended::Known { .. })));
-        tokio::time::advance(Duration::from_hours(72)).await;
-        assert!(store.append(refused).await.is_ok(), "the others have expired");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn evicted_keys_are_counted() {
-        let store = store(2, OnFull::Evict, 1 << 20);
-        for n in 0..3 {
-            assert!(matches!(store.append(event(keys(n, n, n), &["a"])).await, Ok(Appended::New { .. })));
-        }
-        assert_eq!((store.evicted(), store.stats().await.unwrap().keys), (4, 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn history_gives_way_and_undelivered_events_do_not() {
-        let store = store(1000, OnFull::Refuse, 3 * OVERHEAD_BYTES);
-        for n in 0..2 {
-            store.append(event(keys(n, n, n), &["a"])).await.unwrap();
-        }
-        assert!(matches!(store.append(event(keys(2, 2, 2), &["a"])).await, Err(StoreError::Full(_))));
-        let leased = store.lease("a", 1, Duration::from_secs(1)).await.unwrap();
-        store.settle(leased[0].lease, settled(1, delivered())).await.unwrap();
-        assert!(store.append(event(keys(2, 2, 2), &["a"])).await.is_ok());
-        assert!(matches!(store.show(leased[0].event.head.id).await, Err(StoreError::NotFound)));
     }
 }

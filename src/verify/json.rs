@@ -4,13 +4,17 @@
 //! two ways is not read at all: a wanted key that stands twice, text behind the document, a byte order mark, a
 //! lone surrogate on the way. What lies beside the path is skipped without recursion, so no depth overflows a stack.
 
+mod many;
+
 use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub use many::scalars;
+
 /// Bytes of a scalar; a longer one is not read.
-const SCALAR_BYTES_MAX: usize = 1024;
+pub const SCALAR_BYTES_MAX: usize = 1024;
 /// Steps of a pointer; a longer one points at nothing.
 pub const POINTER_STEPS_MAX: usize = 16;
 /// Items of a list; of a longer one none is read.

@@ -160,6 +160,7 @@ fn gate(limits: &str) -> Arc<Gate> {
         keys_max: 1000,
         on_full: config.replay.on_full,
         bytes_max: 1 << 30,
+        disk_share_max: 1.0,
         clock: clock.clone(),
     });
     let metrics = Arc::new(Metrics::default());
@@ -171,7 +172,9 @@ fn gate(limits: &str) -> Arc<Gate> {
         clock: clock.clone(),
         sources: BTreeMap::default(),
     };
-    let lanes = Arc::new(Lanes::start(&config.upstreams, parts).expect("lanes"));
+    let lanes = Arc::new(
+        Lanes::start(&config.upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes"),
+    );
     Gate::new(&config, store, lanes, health, metrics, clock)
 }
 

@@ -113,10 +113,18 @@ impl KeyTable {
         }
     }
 
-    /// How many keys stand for an event and have not expired.
-    pub(super) fn live(&self, event: EventId, now_ms: i64) -> u64 {
-        let numbers = self.by_event.get(&event).into_iter().flatten();
-        numbers.filter(|number| self.rows[*number].expires_ms > now_ms).count() as u64
+    /// The keys that stand for an event and have not expired, with when they do, in order.
+    pub(super) fn of_event(&self, event: EventId, now_ms: i64) -> Vec<(Key, i64)> {
+        let rows = self.by_event.get(&event).into_iter().flatten().map(|number| &self.rows[number]);
+        let live = rows.filter(|row| row.expires_ms > now_ms);
+        let mut live: Vec<_> = live.map(|row| (row.key, row.expires_ms)).collect();
+        live.sort_unstable_by_key(|(key, _)| key.0);
+        live
+    }
+
+    /// The events that a key stands for, expired or not.
+    pub(super) fn owners(&self, key: &Key) -> BTreeSet<EventId> {
+        self.by_key.get(key).into_iter().flatten().map(|number| self.rows[number].event).collect()
     }
 
     /// Removes up to `max` expired keys.

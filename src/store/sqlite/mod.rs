@@ -1,20 +1,33 @@
 //! The embedded engine: `SQLite` in write-ahead mode, one writer thread with group commit, readers beside it.
 //!
-//! * `open`: directory, lock, format version, settings.
-//! * `writer`: the thread, the groups, what a failed write means.
-//! * `ops`: what is done inside a transaction, made of `parts`.
-//! * `reads`: what is read beside it.
+//! * `open`: directory, lock, settings; `format`: made, compared, brought up; `restart`: what the last process left.
+//! * `writer`: the thread, the groups, what a failed write means; `books`: what it knows between jobs.
+//! * `desk`: one job inside a transaction: `append`, `keys`, `lease`, `settle`, `turns`, `operator`, `acts`, `room`.
+//! * `reads`, `list`: what is read beside it.
+//! * `schema.sql`: the format; `seal`: the checksum in each row; `rows`: rows to values; `damage`: what does not fit.
 //! * `spare`: space for a disk without any.
-//! * `schema.sql`: the format.
 //!
 //! Time is handed to the writer with each job, so that the thread needs no clock to decide by.
 
+mod acts;
+mod append;
+mod books;
+mod damage;
+mod desk;
+mod format;
+mod keys;
+mod lease;
+mod list;
 mod open;
-mod ops;
-mod parts;
+mod operator;
 mod reads;
+mod restart;
+mod room;
 mod rows;
+mod seal;
+mod settle;
 mod spare;
+mod turns;
 mod writer;
 
 #[cfg(test)]
@@ -26,32 +39,38 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::Ordering,
+        atomic::{AtomicI64, Ordering},
         mpsc::{self, Sender},
     },
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Appended, Direction, EventStore, Filter, Known, Lease, Leased, Page, Settled, Shown, Stats, StoreError, Swept,
-    elapsed::Elapsed,
+    Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Operation, Page, Pause, Settled,
+    Shown, Stats, StoreError, Swept, elapsed::Elapsed, vault::Vault,
 };
 use crate::{
-    config::model::{self, Durability},
-    event::{Answer, EventId, Item, Name, NewEvent},
-    time::Clock,
+    config::model::{self, Durability, EncryptionKey},
+    event::{Answer, Body, EventId, Item, Name, NewEvent},
+    time::{Clock, Wall},
     verify::Keys,
 };
+use append::Prepared;
+use books::Books;
+use desk::Desk;
+use lease::Taken;
 pub use open::OpenError;
-use ops::{Books, Desk};
+use reads::Reading;
 use writer::{Job, Message, Shared, Stop, Task, Writer};
 
 /// Jobs that may wait for the writer. The bodies in them are paid for by the budget of their requests.
 const QUEUE_MAX: usize = 4096;
+/// How long a delivery waits whose body is encrypted with a key that is not configured, and how often that is said.
+const KEY_MISSING: Duration = Duration::from_mins(1);
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -62,6 +81,10 @@ pub struct Options {
     pub durability: Durability,
     /// All files together, in bytes.
     pub disk_bytes_max: u64,
+    /// What undelivered events and dead letters of one upstream may take of that, from 0 to 1.
+    pub disk_share_max: f64,
+    /// Keys for bodies at rest: the first encrypts, all decrypt.
+    pub encryption: Vec<EncryptionKey>,
     /// The clocks. The wall clock only tells how long the store was closed.
     pub clock: Clock,
 }
@@ -73,6 +96,8 @@ impl Options {
             directory: store.path.clone(),
             durability: store.durability,
             disk_bytes_max: store.disk_bytes_max,
+            disk_share_max: store.disk_share_max,
+            encryption: store.encryption.clone(),
             clock,
         }
     }
@@ -89,6 +114,11 @@ pub struct SqliteStore {
     lanes: Reader,
     /// For operators and metrics.
     people: Reader,
+    vault: Vault,
+    share_bytes_max: u64,
+    restored_at: Option<Wall>,
+    /// When it may be said again that a key is missing.
+    key_missing_said_until_ms: AtomicI64,
 }
 
 /// A read-only connection; `None` once the store is closed.
@@ -104,11 +134,19 @@ impl SqliteStore {
     /// Opens the store, or makes it. What was leased to the last process is due again.
     pub fn open(options: &Options) -> Result<Arc<Self>, OpenError> {
         let opened = open::open(options)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { tallies: Mutex::new(opened.found.tallies), ..Shared::default() });
+        let vault = Vault::new(&options.encryption);
         let (jobs, inbox) = mpsc::channel();
         let stamp = opened.elapsed.stamp();
         let writer = Writer {
-            books: Books::new(&opened.writer, opened.limits, opened.spare, opened.next_delivery),
+            books: Books::new(
+                &opened.writer,
+                Arc::clone(&shared),
+                opened.limits,
+                opened.spare,
+                vault.clone(),
+                opened.found.next,
+            ),
             connection: opened.writer,
             inbox,
             shared: Arc::clone(&shared),
@@ -116,6 +154,8 @@ impl SqliteStore {
             last: stamp,
             lazy_until: None,
             log_pages: opened.log_pages,
+            interrupt: opened.people.get_interrupt_handle(),
+            reindexed: 0,
             lock: opened.lock,
         };
         std::thread::Builder::new()
@@ -130,6 +170,10 @@ impl SqliteStore {
             places: Arc::new(Semaphore::new(QUEUE_MAX)),
             lanes: Arc::new(Mutex::new(Some(opened.lanes))),
             people: Arc::new(Mutex::new(Some(opened.people))),
+            vault,
+            share_bytes_max: opened.limits.share_bytes_max,
+            restored_at: opened.found.restored_at,
+            key_missing_said_until_ms: AtomicI64::new(i64::MIN),
         }))
     }
 
@@ -190,25 +234,76 @@ impl SqliteStore {
     async fn read<T, F>(&self, reader: &Reader, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, i64) -> Result<T, Stop> + Send + 'static,
+        F: FnOnce(Reading<'_>) -> Result<T, Stop> + Send + 'static,
     {
         let (reader, now_ms) = (Arc::clone(reader), self.elapsed.now_ms());
+        let (vault, shared) = (self.vault.clone(), Arc::clone(&self.shared));
         let read = tokio::task::spawn_blocking(move || {
             let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
             let connection = connection.as_ref().ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))?;
-            run(connection, now_ms).map_err(|stop| match stop {
+            let reading = Reading { connection, now_ms, vault: &vault, damage: &shared.damage };
+            run(reading).map_err(|stop| match stop {
                 Stop::Refused(error) => error,
-                Stop::Fault(error) => StoreError::Unavailable(error.to_string()),
+                Stop::Fault(error) => match error.sqlite_error_code() {
+                    Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged(error.to_string()),
+                    Some(ErrorCode::OperationInterrupted) => StoreError::Unavailable(
+                        "the read took so long that what is written meanwhile had no room; ask for less".to_owned(),
+                    ),
+                    _ => StoreError::Unavailable(error.to_string()),
+                },
             })
         });
         read.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
+    /// Decrypts a leased body. `None`: the delivery was dealt with, there is nothing to try.
+    async fn opened(&self, taken: Taken) -> Result<Option<Leased>, StoreError> {
+        let Taken { mut leased, body_key } = taken;
+        let Some(key) = body_key else { return Ok(Some(leased)) };
+        let (lease, id) = (leased.lease, leased.event.head.id);
+        let dealt_with = match self.vault.open(id, &key, &leased.event.body) {
+            Ok(body) => {
+                leased.event.body = Body::free(body);
+                return Ok(Some(leased));
+            }
+            Err(StoreError::KeyMissing(_)) => {
+                self.say_that_a_key_is_missing(id, &key);
+                // Nothing is lost: the key may come back.
+                self.give_back(lease, KEY_MISSING).await
+            }
+            Err(error) => {
+                let what = format!("the body does not open with the key {key}");
+                tracing::error!(event = %id, %error, "a stored body cannot be used");
+                self.write(move |desk| desk.bury_leased(lease, &what)).await
+            }
+        };
+        match dealt_with {
+            // It lapsed meanwhile: whoever has it now does the same.
+            Ok(()) | Err(StoreError::LeaseLost) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn say_that_a_key_is_missing(&self, event: EventId, key: &str) {
+        let (now_ms, said_until) = (self.elapsed.now_ms(), &self.key_missing_said_until_ms);
+        if now_ms >= said_until.load(Ordering::Relaxed) {
+            said_until.store(super::elapsed::after(now_ms, KEY_MISSING), Ordering::Relaxed);
+            tracing::error!(
+                %event, key,
+                "stored bodies are encrypted with a key that is not among `store.encryption`; \
+                 their deliveries wait until it is"
+            );
+        }
     }
 }
 
 impl EventStore for SqliteStore {
     fn append(&self, event: NewEvent) -> BoxFuture<'_, Result<Appended, StoreError>> {
-        let event = Box::new(event);
-        Box::pin(self.write_sized(event.body.len(), true, move |desk| desk.append(*event)))
+        let new = Box::new(event);
+        Box::pin(async move {
+            let new = Box::new(Prepared::new(*new, &self.vault));
+            self.write_sized(new.stored().len(), true, move |desk| desk.append(*new)).await
+        })
     }
 
     fn lookup(&self, keys: Keys) -> BoxFuture<'_, Result<Known, StoreError>> {
@@ -242,12 +337,19 @@ impl EventStore for SqliteStore {
 
     fn lease(&self, upstream: &str, max: usize, length: Duration) -> BoxFuture<'_, Result<Vec<Leased>, StoreError>> {
         let upstream = upstream.to_owned();
-        Box::pin(self.write(move |desk| desk.lease(&upstream, max, length)))
+        Box::pin(async move {
+            let all = self.write(move |desk| desk.lease(&upstream, max, length)).await?;
+            let mut leased = Vec::with_capacity(all.len());
+            for taken in all {
+                leased.extend(self.opened(taken).await?);
+            }
+            Ok(leased)
+        })
     }
 
     fn next_due(&self, upstream: &str) -> BoxFuture<'_, Result<Option<Duration>, StoreError>> {
         let upstream = upstream.to_owned();
-        Box::pin(self.read(&self.lanes, move |connection, now_ms| reads::next_due(connection, now_ms, &upstream)))
+        Box::pin(self.read(&self.lanes, move |reading| reading.next_due(&upstream)))
     }
 
     fn settle(&self, lease: Lease, settled: Settled) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -281,12 +383,41 @@ impl EventStore for SqliteStore {
         Box::pin(self.write(move |desk| desk.reconcile(upstreams)))
     }
 
-    fn list(&self, filter: Filter, _: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
-        Box::pin(self.read(&self.people, move |connection, now_ms| reads::list(connection, now_ms, &filter, limit)))
+    fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.read(&self.people, move |reading| reading.list(&filter, direction, limit)))
+    }
+
+    fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
+        Box::pin(self.read(&self.people, move |reading| reading.count(&filter)))
+    }
+
+    fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
+        Box::pin(self.write(move |desk| desk.act(&act, &ids, operation)))
+    }
+
+    fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |desk| desk.save_operation(&operation)))
+    }
+
+    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>> {
+        Box::pin(self.read(&self.people, |reading| reading.operations()))
+    }
+
+    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let upstream = upstream.to_owned();
+        Box::pin(self.write(move |desk| desk.set_paused(&upstream, pause.as_ref())))
+    }
+
+    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>> {
+        Box::pin(self.read(&self.people, |reading| reading.paused()))
+    }
+
+    fn restored_at(&self) -> Option<Wall> {
+        self.restored_at
     }
 
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
-        Box::pin(self.read(&self.people, move |connection, now_ms| reads::show(connection, now_ms, id)))
+        Box::pin(self.read(&self.people, move |reading| reading.show(id)))
     }
 
     fn acknowledged_items(
@@ -295,9 +426,7 @@ impl EventStore for SqliteStore {
         items: Vec<Item>,
     ) -> BoxFuture<'_, Result<Vec<Option<[u8; 32]>>, StoreError>> {
         let upstream = upstream.to_owned();
-        Box::pin(self.read(&self.lanes, move |connection, now_ms| {
-            reads::acknowledged_items(connection, now_ms, &upstream, &items)
-        }))
+        Box::pin(self.read(&self.lanes, move |reading| reading.acknowledged_items(&upstream, &items)))
     }
 
     fn sweep(&self, retention: Duration) -> BoxFuture<'_, Result<Swept, StoreError>> {
@@ -305,8 +434,9 @@ impl EventStore for SqliteStore {
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        let directory = self.directory.clone();
-        Box::pin(self.read(&self.people, move |connection, now_ms| reads::stats(connection, now_ms, &directory)))
+        let (directory, shared) = (self.directory.clone(), Arc::clone(&self.shared));
+        let share_bytes_max = self.share_bytes_max;
+        Box::pin(self.read(&self.people, move |reading| reading.stats(&shared, share_bytes_max, &directory)))
     }
 
     fn health(&self) -> Result<(), StoreError> {

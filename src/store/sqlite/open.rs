@@ -16,22 +16,20 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 use super::{
     super::{
         elapsed::{Elapsed, Stamp},
-        judge::cause,
+        judge::share_bytes_max,
     },
     Options,
+    format::{self, APPLICATION_ID, FORMAT_VERSION, Fault},
+    restart::{self, Found},
+    seal,
     spare::{self, Spare},
 };
-use crate::{config::model::Durability, time::Clock};
+use crate::config::model::Durability;
 
-/// The version of the format that this program writes, in `user_version`.
-const FORMAT_VERSION: i64 = 1;
-/// "Hkwd": tells our file from any other SQLite database.
-const APPLICATION_ID: i64 = 0x486b_7764;
 /// 16 KiB: twice the throughput of 4 KiB with bodies of 2 KiB.
 pub(super) const PAGE_BYTES: u64 = 16 * 1024;
 /// The file of [`Spare`].
 const SPARE: &str = "hookward.spare";
-const SCHEMA: &str = include_str!("schema.sql");
 
 /// Why a store was not opened. Reads after "failed to open the store: ".
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +66,26 @@ pub enum OpenError {
         found: i64,
     },
     /// Some other file stands there.
-    #[error("{path} is not a store of hookward; move it away, or set `store.path` to another directory", path = .path.display())]
+    #[error(
+        "{path} is not a store of hookward, or one whose first page is damaged; move it away and restore a backup \
+         with `hookward store restore`, or set `store.path` to another directory",
+        path = .path.display()
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
+    },
+    /// It is a store, but not as it was written.
+    #[error(
+        "{path} is damaged: {what}; run `hookward store verify` to see how far, and restore a backup with \
+         `hookward store restore`",
+        path = .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
     },
     /// `SQLite` said no.
     #[error("{path} cannot be opened", path = .path.display())]
@@ -94,8 +108,7 @@ pub(super) struct Opened {
     pub(super) spare: Spare,
     /// How long the write-ahead log was after the latest commit.
     pub(super) log_pages: Arc<AtomicU64>,
-    /// Numbers of deliveries are not used twice while leases of them may be around.
-    pub(super) next_delivery: i64,
+    pub(super) found: Found,
 }
 
 /// How `disk_bytes_max` is shared out.
@@ -109,10 +122,12 @@ pub(super) struct DiskLimits {
     log_bytes: u64,
     /// The spare file.
     spare_bytes: u64,
+    /// What undelivered events and dead letters of one upstream may take.
+    pub(super) share_bytes_max: u64,
 }
 
 impl DiskLimits {
-    fn of(disk_bytes_max: u64) -> Self {
+    fn of(disk_bytes_max: u64, share: f64) -> Self {
         let log_bytes = (disk_bytes_max / 4).min(64 << 20);
         let hard_bytes = disk_bytes_max - log_bytes;
         // Never less than what tells a full disk from one with room.
@@ -125,6 +140,7 @@ impl DiskLimits {
             hard_pages,
             log_bytes: log_bytes - spare_bytes,
             spare_bytes,
+            share_bytes_max: share_bytes_max(share, disk_bytes_max),
         }
     }
 }
@@ -134,10 +150,15 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     make_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
     let lock = take_lock(directory)?;
     let path = database_path(directory);
-    let limits = DiskLimits::of(options.disk_bytes_max);
+    let limits = DiskLimits::of(options.disk_bytes_max, options.disk_share_max);
     let database = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign { path: path.clone() },
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path: path.clone() },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path: path.clone(), what: source.to_string() },
         _ => OpenError::Database { path: path.clone(), source },
+    };
+    let failed = |fault: Fault| match fault {
+        Fault::Sqlite(source) => database(source),
+        Fault::Damaged(what) => OpenError::Damaged { path: path.clone(), what },
     };
     let mut writer = Connection::open_with_flags(
         &path,
@@ -149,18 +170,23 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         Format::Empty | Format::Ours(_) => {}
         Format::Foreign => return Err(OpenError::Foreign { path }),
     }
-    set_up_writer(&writer, options.durability, limits).map_err(database)?;
+    set_up_writer(&writer, options.durability).map_err(database)?;
+    writer.pragma_update(None, "journal_size_limit", limits.log_bytes).map_err(database)?;
     let mut spare = Spare::open(directory.join(SPARE), limits.spare_bytes)
         .map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-    let saved = with_spare(&mut writer, &mut spare, |writer| prepare(writer, &options.clock)).map_err(database)?;
-    let elapsed = Elapsed::resume(options.clock.clone(), saved);
-    let next_delivery =
-        with_spare(&mut writer, &mut spare, |writer| restart(writer, elapsed.stamp())).map_err(database)?;
+    let now = Stamp { elapsed_ms: 0, wall_ms: options.clock.wall().unix_ms() };
+    let saved = with_spare(&mut writer, &mut spare, |writer| format::prepare(writer, now)).map_err(failed)?;
+    let elapsed = Elapsed::resume(options.clock.clone(), Some(saved.stamp));
+    let found =
+        with_spare(&mut writer, &mut spare, |writer| restart::restart(writer, elapsed.stamp(), saved.restored_ns))
+            .map_err(failed)?;
+    // Not before: a migration needs room for both formats at once.
+    writer.pragma_update(None, "max_page_count", limits.hard_pages).map_err(database)?;
     let log_pages = watch_log(&mut writer).map_err(database)?;
     let lanes = open_reader(&path).map_err(database)?;
     let people = open_reader(&path).map_err(database)?;
     sync_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-    Ok(Opened { lock, writer, lanes, people, elapsed, limits, spare, log_pages, next_delivery })
+    Ok(Opened { lock, writer, lanes, people, elapsed, limits, spare, log_pages, found })
 }
 
 pub(super) fn database_path(directory: &Path) -> PathBuf {
@@ -230,7 +256,7 @@ fn format_of(connection: &Connection) -> rusqlite::Result<Format> {
     })
 }
 
-fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLimits) -> rusqlite::Result<()> {
+fn set_up_writer(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     // These two take effect before the first table only.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -242,10 +268,8 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
         Durability::Os => "NORMAL",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "journal_size_limit", limits.log_bytes)?;
     // SQLite would not tell of a failure; see `checkpoint`.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "max_page_count", limits.hard_pages)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     // In KiB, as it is negative.
@@ -255,6 +279,7 @@ fn set_up_writer(connection: &Connection, durability: Durability, limits: DiskLi
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     stable_plans(connection)?;
+    seal::install(connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
@@ -267,14 +292,14 @@ fn stable_plans(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Writes what is in the log into the database file, as far as no reader is in the way, and syncs that file, so that
 /// the log may begin anew. A failed sync has to be known: the next one succeeds although nothing was written, and
-/// with the log the only copy would be gone.
-pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+/// with the log the only copy would be gone. Returns whether all of it was moved.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
     match connection.wal_checkpoint_v2(None::<&str>, rusqlite::wal::CheckpointMode::PASSIVE) {
         // The log stays, and becomes longer.
         Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull)) => {
-            Ok(())
+            Ok(false)
         }
-        other => other.map(drop),
+        other => other.map(|(in_log, moved)| in_log >= 0 && in_log == moved),
     }
 }
 
@@ -292,10 +317,10 @@ fn watch_log(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicU64>> {
 fn with_spare<T>(
     writer: &mut Connection,
     spare: &mut Spare,
-    run: impl Fn(&mut Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
+    run: impl Fn(&mut Connection) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     match run(writer) {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && spare.is_there() => {
+        Err(Fault::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && spare.is_there() => {
             spare.release();
             checkpoint(writer)?;
             run(writer)
@@ -314,45 +339,4 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     stable_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
-}
-
-/// Makes the tables of a new store. Returns the clock as it was saved last.
-fn prepare(connection: &mut Connection, clock: &Clock) -> rusqlite::Result<Option<Stamp>> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let saved = if version == 0 {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
-        // With the tables, because whoever finds tables relies on it: the process may end before the next commit.
-        save_clock(&transaction, Stamp { elapsed_ms: 0, wall_ms: clock.wall().unix_ms() })?;
-        None
-    } else {
-        let stamp = transaction.query_row("SELECT elapsed_ms, wall_ms FROM clock", [], |row| {
-            Ok(Stamp { elapsed_ms: row.get(0)?, wall_ms: row.get(1)? })
-        })?;
-        Some(stamp)
-    };
-    transaction.commit()?;
-    Ok(saved)
-}
-
-pub(super) const RESTART: &str = "UPDATE deliveries SET state = 'due', due_at = ?1, cause = ?2, fence = fence + 1
-     WHERE state = 'leased' AND state IN ('due', 'leased')";
-
-/// The workers of the last process are gone: what they had is due. Returns the first free number of a delivery.
-fn restart(connection: &mut Connection, now: Stamp) -> rusqlite::Result<i64> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    save_clock(&transaction, now)?;
-    transaction.execute(RESTART, (now.elapsed_ms, cause::RESTART))?;
-    let next = transaction.query_row("SELECT coalesce(max(id), 0) + 1 FROM deliveries", [], |row| row.get(0))?;
-    transaction.commit()?;
-    Ok(next)
-}
-
-pub(super) fn save_clock(connection: &Connection, now: Stamp) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO clock VALUES (1, ?1, ?2)")?
-        .execute((now.elapsed_ms, now.wall_ms))
-        .map(drop)
 }

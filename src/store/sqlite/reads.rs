@@ -1,193 +1,230 @@
-//! What is read beside the writer, each in one snapshot: lists, one event, numbers.
+//! What is read beside the writer, each in one snapshot: one event, numbers, what is due. Lists are in `list`.
+//!
+//! A reader cannot put anything right: what is damaged is left out and counted, or is an error if it was asked for.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::PoisonError, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension, Row, params, types::Value};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    super::{Filter, Listed, Page, Shown, Stats, StoreError, elapsed::between, judge::PAGE_MAX},
+    super::{Operation, Pause, Shown, Stats, StoreError, elapsed::between, judge::NEVER, vault::Vault},
+    damage::{Damage, of_event},
+    desk::{DELIVERIES_OF_EVENT, EVENT},
+    lease::{BODY, NEXT_SOURCE},
     open::files_bytes,
-    rows::{self, HEAD},
-    writer::Stop,
+    rows::{self, EventRow, Sql},
+    seal::{self, ATTEMPTS, DELIVERIES, EVENTS, ITEMS, KEYS, OPERATIONS, PAUSES},
+    writer::{Shared, Stop},
 };
 use crate::{
-    event::{Attempt, Body, Delivery, Event, EventId, Item, Name, State},
+    event::{Attempt, Body, Delivery, Event, EventId, Item, Name, OrderKey, State},
     time::Wall,
+    verify::Key,
 };
 
-pub(super) const NEXT_DUE: &str =
-    "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND state IN ('due', 'leased')";
+pub(super) const FIRST_DUE: &str =
+    "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND source = ?2 AND state IN ('due', 'leased')";
 pub(super) const OLDEST_DUE: &str = "SELECT min(armed_at) FROM deliveries WHERE upstream = ?1 AND state = 'due'";
+static KNOWN_ITEM: Sql =
+    Sql::new(|| format!("SELECT {} FROM items WHERE upstream = ?1 AND key = ?2 AND expires_at > ?3", ITEMS.listed()));
+static HISTORY: Sql =
+    Sql::new(|| format!("SELECT {} FROM attempts WHERE delivery = ?1 ORDER BY number", ATTEMPTS.listed()));
+static LIVE_KEYS: Sql = Sql::new(|| format!("SELECT {} FROM keys WHERE event = ?1 AND expires_at > ?2", KEYS.listed()));
 
-pub(super) fn next_due(connection: &Connection, now_ms: i64, upstream: &str) -> Result<Option<Duration>, Stop> {
-    let due_at: Option<i64> = connection.prepare_cached(NEXT_DUE)?.query_row([upstream], |row| row.get(0))?;
-    Ok(due_at.map(|due_at| between(now_ms, due_at)))
+/// What a read has at hand.
+pub(super) struct Reading<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) now_ms: i64,
+    pub(super) vault: &'a Vault,
+    pub(super) damage: &'a Damage,
 }
 
-pub(super) fn acknowledged_items(
-    connection: &Connection,
-    now_ms: i64,
-    upstream: &str,
-    items: &[Item],
-) -> Result<Vec<Option<[u8; 32]>>, Stop> {
-    let mut known =
-        connection.prepare_cached("SELECT content FROM items WHERE upstream = ?1 AND key = ?2 AND expires_at > ?3")?;
-    let mut contents = Vec::with_capacity(items.len());
-    for item in items {
-        contents.push(known.query_row(params![upstream, item.key.0, now_ms], |row| row.get(0)).optional()?);
+impl Reading<'_> {
+    /// The earliest of all sources; those that wait for their turn are due when that comes.
+    pub(super) fn next_due(&self, upstream: &str) -> Result<Option<Duration>, Stop> {
+        let mut sources = self.connection.prepare_cached(NEXT_SOURCE)?;
+        let mut first_due = self.connection.prepare_cached(FIRST_DUE)?;
+        let (mut at, mut first) = (Name::from(""), NEVER);
+        while let Some(source) = sources.query_row((upstream, &at), |row| row.get::<_, Option<Name>>(0))? {
+            let due_at: Option<i64> = first_due.query_row((upstream, &source), |row| row.get(0))?;
+            first = first.min(due_at.unwrap_or(NEVER));
+            at = source;
+        }
+        Ok((first != NEVER).then(|| between(self.now_ms, first)))
     }
-    Ok(contents)
-}
 
-pub(super) fn list(connection: &Connection, now_ms: i64, filter: &Filter, limit: usize) -> Result<Page, Stop> {
-    let snapshot = connection.unchecked_transaction()?;
-    let (sql, values) = list_sql(filter, limit);
-    let mut statement = snapshot.prepare_cached(&sql)?;
-    let mut events = statement.query(rusqlite::params_from_iter(values))?;
-    let mut listed = Vec::new();
-    while let Some(row) = events.next()? {
-        let head = rows::head(row)?;
-        let deliveries = deliveries(&snapshot, now_ms, head.id, false)?;
-        listed.push(Listed {
-            head,
-            body_bytes: row.get(rows::BODY_BYTES)?,
-            copies: row.get(rows::COPIES)?,
+    pub(super) fn acknowledged_items(&self, upstream: &str, items: &[Item]) -> Result<Vec<Option<[u8; 32]>>, Stop> {
+        let mut known = self.connection.prepare_cached(&KNOWN_ITEM)?;
+        let mut contents = Vec::with_capacity(items.len());
+        for item in items {
+            let found = known
+                .query_row(params![upstream, item.key.0, self.now_ms], |row| {
+                    ITEMS.read(row, 0, |row, at| {
+                        Ok((row.get::<_, Name>(at)?, row.get::<_, [u8; 32]>(at + 1)?, row.get(at + 2)?))
+                    })
+                })
+                .optional()?;
+            contents.push(match found {
+                Some(Some((of, key, content))) if *of == *upstream && key == item.key.0 => Some(content),
+                None => None,
+                Some(_) => {
+                    self.damage.found(ITEMS.name, format!("{upstream} {:02x?}", &item.key.0[..8]));
+                    None
+                }
+            });
+        }
+        Ok(contents)
+    }
+
+    pub(super) fn show(&self, id: EventId) -> Result<Shown, Stop> {
+        let snapshot = self.connection.unchecked_transaction()?;
+        let found =
+            snapshot.prepare_cached(&EVENT)?.query_row([id.as_bytes()], |row| rows::event(row, 0)).optional()?;
+        let event = match found {
+            None => return Err(StoreError::NotFound.into()),
+            Some(Some(event)) if event.head.id == id => event,
+            Some(_) => return Err(self.damaged(EVENTS.name, id)),
+        };
+        let body = self.body(&event)?;
+        let Some(deliveries) = self.deliveries(id, true)? else { return Err(of_event(id).into()) };
+        Ok(Shown {
+            body_removed: event.body_seal.is_none(),
+            event: Event { head: event.head, body: Body::free(body.unwrap_or_default()), copies: event.copies },
+            keys: self.live_keys(id)?,
             deliveries,
-        });
+        })
     }
-    let next = listed.last().filter(|_| listed.len() >= limit).map(|last: &Listed| last.head.id);
-    Ok(Page { events: listed, next })
-}
 
-fn list_sql(filter: &Filter, limit: usize) -> (String, Vec<Value>) {
-    let mut sql = format!("SELECT {HEAD} FROM events AS e WHERE TRUE");
-    let mut values = Vec::new();
-    let mut place = |value: Value| {
-        values.push(value);
-        values.len()
-    };
-    for (column, wanted) in
-        [("source", &filter.source), ("event_type", &filter.event_type), ("attempt_id", &filter.attempt_id)]
-    {
-        if let Some(wanted) = wanted {
-            let _ = write!(sql, " AND e.{column} = ?{}", place(wanted.clone().into()));
+    /// The body as received; `None` if it was removed.
+    pub(super) fn body(&self, event: &EventRow) -> Result<Option<Vec<u8>>, Stop> {
+        let Some(body_seal) = event.body_seal else { return Ok(None) };
+        let id = event.head.id;
+        let stored: Option<Vec<u8>> =
+            self.connection.prepare_cached(BODY)?.query_row([event.seq], |row| row.get(0)).optional()?;
+        let Some(stored) = stored.filter(|stored| seal::of_body(stored) == body_seal) else {
+            return Err(self.damaged("bodies", id));
+        };
+        match &event.body_key {
+            None => Ok(Some(stored)),
+            Some(key) => match self.vault.open(id, key, &stored) {
+                Err(StoreError::Damaged(_)) => Err(self.damaged("bodies", id)),
+                opened => Ok(Some(opened?)),
+            },
         }
     }
-    for (bound, wall) in [(">=", filter.since), ("<", filter.until)] {
-        if let Some(wall) = wall {
-            let _ = write!(sql, " AND e.received_ns {bound} ?{}", place(wall.unix_ns().into()));
+
+    fn damaged(&self, table: &'static str, id: EventId) -> Stop {
+        self.damage.found(table, id);
+        of_event(id).into()
+    }
+
+    /// The deliveries of an event; `None` if one of them is damaged.
+    pub(super) fn deliveries(&self, event: EventId, with_history: bool) -> Result<Option<Vec<Delivery>>, Stop> {
+        let mut statement = self.connection.prepare_cached(&DELIVERIES_OF_EVENT)?;
+        let mut found = statement.query([event.as_bytes()])?;
+        let mut deliveries = Vec::new();
+        while let Some(row) = found.next()? {
+            let Some(placed) = rows::placed(row, 0)?.filter(|placed| placed.event == event) else {
+                self.damage.found(DELIVERIES.name, row.get::<_, i64>(0)?);
+                return Ok(None);
+            };
+            let is_due = placed.state == State::Due && !placed.waits();
+            deliveries.push(Delivery {
+                history: if with_history { self.history(placed.id)? } else { Vec::new() },
+                upstream: placed.upstream,
+                state: placed.state,
+                reason: placed.reason,
+                attempts: placed.attempts,
+                due_in: is_due.then(|| between(self.now_ms, placed.due_at)),
+                order_key: placed.order_key.and_then(|key| OrderKey::new(&key)),
+            });
         }
+        Ok(Some(deliveries))
     }
-    if let Some(before) = filter.before {
-        let _ = write!(sql, " AND e.id < ?{}", place(before.as_bytes().to_vec().into()));
-    }
-    let mut of_delivery = String::new();
-    if let Some(upstream) = &filter.upstream {
-        let _ = write!(of_delivery, " AND d.upstream = ?{}", place(upstream.clone().into()));
-    }
-    if let Some(state) = filter.state {
-        let _ = write!(of_delivery, " AND d.state = ?{}", place(state.name().to_owned().into()));
-    }
-    // The states that few deliveries are in have an index; from the others the events are looked at one by one.
-    match filter.state {
-        Some(State::Held | State::Parked | State::Dead) => {
-            let _ = write!(
-                sql,
-                " AND e.id IN (SELECT d.event FROM deliveries AS d
-                 WHERE d.state IN ('held', 'parked', 'dead'){of_delivery})"
-            );
-        }
-        _ if !of_delivery.is_empty() => {
-            let _ = write!(sql, " AND EXISTS (SELECT 1 FROM deliveries AS d WHERE d.event = e.id{of_delivery})");
-        }
-        _ => {}
-    }
-    let limit = i64::try_from(limit.min(PAGE_MAX)).unwrap_or(i64::MAX);
-    let _ = write!(sql, " ORDER BY e.id DESC LIMIT ?{}", place(limit.into()));
-    (sql, values)
-}
 
-pub(super) fn show(connection: &Connection, now_ms: i64, id: EventId) -> Result<Shown, Stop> {
-    let snapshot = connection.unchecked_transaction()?;
-    let event = snapshot
-        .prepare_cached(&format!("SELECT {HEAD} FROM events AS e WHERE e.id = ?1"))?
-        .query_row([id.as_bytes()], |row| Ok((rows::head(row)?, row.get(rows::COPIES)?, row.get(rows::SEQ)?)))
-        .optional()?;
-    let (head, copies, seq): (_, _, i64) = event.ok_or(StoreError::NotFound)?;
-    let body: Vec<u8> =
-        snapshot.prepare_cached("SELECT body FROM bodies WHERE seq = ?1")?.query_row([seq], |row| row.get(0))?;
-    let deliveries = deliveries(&snapshot, now_ms, id, true)?;
-    Ok(Shown {
-        event: Event { head, body: Body::free(body), copies },
-        body_removed: false,
-        keys: Vec::new(),
-        deliveries,
-    })
-}
-
-fn deliveries(
-    connection: &Connection,
-    now_ms: i64,
-    event: EventId,
-    with_history: bool,
-) -> rusqlite::Result<Vec<Delivery>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, upstream, state, reason, attempts, due_at FROM deliveries WHERE event = ?1 ORDER BY id",
-    )?;
-    let mut found = statement.query([event.as_bytes()])?;
-    let mut deliveries = Vec::new();
-    while let Some(row) = found.next()? {
-        let state = rows::state(row, 2)?;
-        let due_at: i64 = row.get(5)?;
-        deliveries.push(Delivery {
-            upstream: row.get(1)?,
-            state,
-            reason: row.get(3)?,
-            attempts: row.get(4)?,
-            due_in: (state == State::Due).then(|| between(now_ms, due_at)),
-            order_key: None,
-            history: if with_history { history(connection, row.get(0)?)? } else { Vec::new() },
-        });
-    }
-    Ok(deliveries)
-}
-
-fn history(connection: &Connection, delivery: i64) -> rusqlite::Result<Vec<Attempt>> {
-    connection
-        .prepare_cached(
-            "SELECT number, began_ns, took_ns, status, error, cause FROM attempts WHERE delivery = ?1 ORDER BY number",
-        )?
-        .query_map([delivery], |row: &Row<'_>| {
-            Ok(Attempt {
-                number: row.get(0)?,
-                began_at: Wall::from_unix_ns(row.get(1)?),
-                took: Duration::from_nanos(row.get(2)?),
-                status: row.get(3)?,
-                error: row.get(4)?,
-                cause: row.get(5)?,
-            })
-        })?
-        .collect()
-}
-
-pub(super) fn stats(connection: &Connection, now_ms: i64, directory: &Path) -> Result<Stats, Stop> {
-    let snapshot = connection.unchecked_transaction()?;
-    let mut stats = Stats { bytes: files_bytes(directory), ..Stats::default() };
-    let mut counts = snapshot.prepare_cached("SELECT upstream, state, n FROM counts WHERE n > 0")?;
-    let mut rows = counts.query([])?;
-    while let Some(row) = rows.next()? {
-        let upstream: Name = row.get(0)?;
-        let state = rows::state(row, 1)?;
-        if state == State::Due {
-            let oldest: Option<i64> = snapshot.prepare_cached(OLDEST_DUE)?.query_row([&upstream], |row| row.get(0))?;
-            if let Some(oldest) = oldest {
-                stats.oldest_due.insert(Name::clone(&upstream), between(oldest, now_ms));
+    fn history(&self, delivery: i64) -> Result<Vec<Attempt>, Stop> {
+        let mut statement = self.connection.prepare_cached(&HISTORY)?;
+        let mut found = statement.query([delivery])?;
+        let mut history = Vec::new();
+        while let Some(row) = found.next()? {
+            match rows::attempt(row, 0)? {
+                Some(attempt) => history.push(attempt),
+                None => self.damage.found(ATTEMPTS.name, format!("{delivery} {:?}", row.get_ref(1)?)),
             }
         }
-        stats.deliveries.insert((upstream, state), row.get(2)?);
+        Ok(history)
     }
-    let mut total = snapshot.prepare_cached("SELECT n FROM totals WHERE what = ?1")?;
-    stats.events = total.query_row(["events"], |row| row.get(0))?;
-    stats.keys = total.query_row(["keys"], |row| row.get(0))?;
-    Ok(stats)
+
+    fn live_keys(&self, event: EventId) -> Result<Vec<(Key, Duration)>, Stop> {
+        let mut statement = self.connection.prepare_cached(&LIVE_KEYS)?;
+        let mut found = statement.query((event.as_bytes(), self.now_ms))?;
+        let mut keys = BTreeMap::new();
+        while let Some(row) = found.next()? {
+            match KEYS.read(row, 0, |row, at| Ok((row.get(at + 1)?, row.get(at + 4)?)))? {
+                Some((key, expires_at)) => drop(keys.insert(key, between(self.now_ms, expires_at))),
+                None => self.damage.found(KEYS.name, row.get::<_, i64>(0)?),
+            }
+        }
+        Ok(keys.into_iter().map(|(key, lives)| (Key(key), lives)).collect())
+    }
+
+    pub(super) fn operations(&self) -> Result<Vec<Operation>, Stop> {
+        let sql = format!("SELECT {} FROM operations ORDER BY id DESC", OPERATIONS.listed());
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut found = statement.query([])?;
+        let mut operations = Vec::new();
+        while let Some(row) = found.next()? {
+            match rows::operation(row, 0)? {
+                Some(operation) => operations.push(operation),
+                None => self.damage.found(OPERATIONS.name, format!("{:?}", row.get_ref(0)?)),
+            }
+        }
+        Ok(operations)
+    }
+
+    pub(super) fn paused(&self) -> Result<BTreeMap<Name, Pause>, Stop> {
+        let sql = format!("SELECT {} FROM pauses", PAUSES.listed());
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut found = statement.query([])?;
+        let mut paused = BTreeMap::new();
+        while let Some(row) = found.next()? {
+            let pause = PAUSES.read(row, 0, |row, at| {
+                let pause = Pause { since: Wall::from_unix_ns(row.get(at + 1)?), by: row.get(at + 2)? };
+                Ok((row.get(at)?, pause))
+            })?;
+            match pause {
+                Some((upstream, pause)) => drop(paused.insert(upstream, pause)),
+                None => self.damage.found(PAUSES.name, format!("{:?}", row.get_ref(0)?)),
+            }
+        }
+        Ok(paused)
+    }
+
+    pub(super) fn stats(&self, shared: &Shared, share_bytes_max: u64, directory: &Path) -> Result<Stats, Stop> {
+        let tallies = shared.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let number = |n: i64| u64::try_from(n).unwrap_or(0);
+        let mut stats = Stats {
+            bytes: files_bytes(directory),
+            events: number(tallies.events),
+            keys: number(tallies.keys),
+            unrouted: number(tallies.unrouted),
+            damaged: self.damage.count(),
+            share_bytes_max,
+            ..Stats::default()
+        };
+        for ((upstream, state), count) in tallies.counts.into_iter().filter(|(_, count)| count.n > 0) {
+            if state == State::Due {
+                let oldest: Option<i64> =
+                    self.connection.prepare_cached(OLDEST_DUE)?.query_row([&upstream], |row| row.get(0))?;
+                if let Some(oldest) = oldest {
+                    stats.oldest_due.insert(Name::clone(&upstream), between(oldest, self.now_ms));
+                }
+            }
+            if state != State::Delivered {
+                *stats.open_bytes.entry(Name::clone(&upstream)).or_default() += number(count.bytes);
+            }
+            stats.deliveries.insert((upstream, state), number(count.n));
+        }
+        Ok(stats)
+    }
 }

@@ -46,7 +46,7 @@ impl Spare {
                     }
                     break;
                 }
-                Err(error) if error.kind() == ErrorKind::StorageFull => bytes /= 2,
+                Err(error) if is_no_room(&error) => bytes /= 2,
                 Err(error) => return Err(error),
             }
         }
@@ -90,6 +90,18 @@ impl Spare {
         self.is_there
     }
 
+    /// Whether a small file beside this one can not be written for want of room, or of quota.
+    pub(super) fn finds_no_room(&self) -> bool {
+        let probe = Self { path: self.path.with_extension("probe"), ..*self };
+        match probe.fill(BYTES_MIN) {
+            Ok(()) => {
+                let _ = fs::remove_file(&probe.path);
+                false
+            }
+            Err(error) => is_no_room(&error),
+        }
+    }
+
     fn fill(&self, bytes: u64) -> io::Result<()> {
         // No zeros: a file system may keep those as a hole.
         let block = vec![0x5a; 64 << 10];
@@ -105,6 +117,10 @@ impl Spare {
         };
         write().inspect_err(|_| drop(fs::remove_file(&self.path)))
     }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

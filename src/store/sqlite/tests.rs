@@ -17,6 +17,8 @@ fn options(directory: &Path) -> Options {
         // What is durable is the same; tests need not wait for the disk.
         durability: Durability::Os,
         disk_bytes_max: 1 << 30,
+        disk_share_max: 1.0,
+        encryption: Vec::new(),
         clock: Clock::starting_at(Wall::from_unix_s(conformance::EPOCH_S)),
     }
 }
@@ -315,7 +317,7 @@ async fn what_cannot_be_opened_says_why_and_what_to_do() {
     let path = SqliteStore::database_path(directory.path());
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let newer = refused(directory.path());
-    assert!(newer.contains("format version 99 and this hookward knows up to 1"), "{newer}");
+    assert!(newer.contains("format version 99 and this hookward knows up to 2"), "{newer}");
 
     let other = tempfile::tempdir().unwrap();
     let path = SqliteStore::database_path(other.path());
@@ -336,11 +338,16 @@ async fn hot_queries_use_their_index() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     for (sql, index) in [
-        (&*ops::lease_sql(), "deliveries_due"),
-        (reads::NEXT_DUE, "deliveries_due"),
+        (lease::NEXT_SOURCE, "deliveries_due"),
+        (&lease::CANDIDATES, "deliveries_due"),
+        (reads::FIRST_DUE, "deliveries_due"),
         (reads::OLDEST_DUE, "deliveries_oldest"),
-        (parts::OLDEST_HISTORY, "events_finished"),
-        (open::RESTART, "deliveries_due"),
+        (&room::OLDEST_HISTORY, "events_finished"),
+        (&restart::RESTART, "deliveries_due"),
+        (&operator::PARK, "deliveries_due"),
+        (&operator::UNPARK, "deliveries_stuck"),
+        (turns::SOMEBODY, "deliveries_in_order"),
+        (&turns::NEXT_IN_ORDER, "deliveries_in_order"),
     ] {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let plan = store
@@ -366,7 +373,7 @@ async fn leasing_prepares_its_statement_once() {
         store.lease("a", 1, LEASE).await.unwrap();
     }
     let prepared_again = store.write(|desk| {
-        let statement = desk.connection.prepare_cached(&ops::lease_sql())?;
+        let statement = desk.connection.prepare_cached(&lease::CANDIDATES)?;
         Ok(statement.get_status(rusqlite::StatementStatus::RePrepare))
     });
     assert_eq!(prepared_again.await, Ok(0), "although each asks for another time");
@@ -378,7 +385,7 @@ async fn nothing_of_a_failed_group_is_left_and_an_error_that_may_pass_is_not_fin
     let store = open(directory.path());
     let out_of_memory = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM), None);
     let write = store.write(move |desk| {
-        desk.append(big(1, 10))?;
+        desk.append(Prepared::new(big(1, 10), &Vault::default()))?;
         Err::<(), _>(Stop::Fault(out_of_memory))
     });
     assert!(matches!(write.await, Err(StoreError::Unavailable(_))));

@@ -11,14 +11,14 @@
 use std::{
     fs::File,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, InterruptHandle, config::DbConfig, ffi};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
@@ -26,8 +26,11 @@ use tokio::{
 
 use super::{
     super::{StoreError, elapsed::Stamp, wakers::Wakers},
-    open::{PAGE_BYTES, checkpoint, save_clock},
-    ops::Desk,
+    books::{Books, Tallies},
+    damage::{Damage, is_index_differing},
+    desk::Desk,
+    open::{PAGE_BYTES, checkpoint},
+    restart::save_clock,
 };
 
 /// Jobs of one transaction.
@@ -38,6 +41,9 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const LAZY_MAX: Duration = Duration::from_millis(80);
 /// How often the clock is saved, at most.
 const CLOCK_SAVED_EVERY_MS: i64 = 1000;
+
+/// How often indexes are built anew for one that does not fit its table, before something else must be wrong.
+const REINDEXES_MAX: u32 = 8;
 
 /// What the writer receives.
 pub(super) enum Message {
@@ -133,6 +139,9 @@ pub(super) struct Shared {
     pub(super) full: AtomicBool,
     /// Commits that wrote something.
     pub(super) commits: AtomicU64,
+    /// The numbers as of the latest commit.
+    pub(super) tallies: Mutex<Tallies>,
+    pub(super) damage: Damage,
 }
 
 impl Shared {
@@ -158,13 +167,16 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) inbox: Receiver<Message>,
     pub(super) shared: Arc<Shared>,
-    pub(super) books: super::ops::Books,
+    pub(super) books: Books,
     pub(super) clock_saved_at_ms: i64,
     pub(super) last: Stamp,
     /// Until when the open transaction has to be committed, if one is open.
     pub(super) lazy_until: Option<Instant>,
     /// How long the write-ahead log was after the latest commit.
     pub(super) log_pages: Arc<AtomicU64>,
+    /// Ends what a person reads.
+    pub(super) interrupt: InterruptHandle,
+    pub(super) reindexed: u32,
     /// Released last.
     pub(super) lock: File,
 }
@@ -274,6 +286,9 @@ impl Writer {
     fn commit(&mut self) -> Result<(), StoreError> {
         self.lazy_until = None;
         let wrote = self.books.wrote(&self.connection);
+        if wrote {
+            self.books.save(&self.connection).map_err(|error| self.fault(&error, false))?;
+        }
         if wrote && self.last.elapsed_ms - self.clock_saved_at_ms >= CLOCK_SAVED_EVERY_MS {
             save_clock(&self.connection, self.last).map_err(|error| self.fault(&error, false))?;
             self.clock_saved_at_ms = self.last.elapsed_ms;
@@ -291,22 +306,60 @@ impl Writer {
 
     /// Moves the log into the database file when it is long, or when that makes the file shorter: after the answers,
     /// which need not wait for it.
+    ///
+    /// What bounds the log while somebody reads: a reader keeps the log from beginning anew, not from being moved. A
+    /// worker's reads are short. A person's read is ended when the log has become twice as long as it should be, and
+    /// only that of another process (a backup) is waited for.
     fn tend_log(&mut self) {
-        let is_long = self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES >= self.books.spare.log_bytes();
-        if (is_long || std::mem::take(&mut self.books.shrunk))
-            && self.connection.is_autocommit()
-            && self.shared.poisoned.get().is_none()
-        {
-            // Looked at again after the next commit.
-            self.log_pages.store(0, Ordering::Relaxed);
-            if let Err(error) = checkpoint(&self.connection) {
+        let (log_bytes, bytes_max) =
+            (self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES, self.books.spare.log_bytes());
+        let is_due = log_bytes >= bytes_max || self.books.shrunk;
+        if !is_due || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
+            return;
+        }
+        // Looked at again after the next commit.
+        self.log_pages.store(0, Ordering::Relaxed);
+        self.books.shrunk = false;
+        match checkpoint(&self.connection) {
+            Ok(true) => self.renew_log(),
+            Ok(false) if log_bytes >= bytes_max * 2 => self.interrupt.interrupt(),
+            Ok(false) => {}
+            Err(error) => {
                 self.poison(&error);
             }
         }
     }
 
+    /// Begins the log anew, with a new salt, by committing the clock. Else what was moved would stay in it as a valid
+    /// log until the next commit: if then a bit flips in it and the process crashes, the recovery takes the part before
+    /// the flip, and puts older pages over newer ones.
+    fn renew_log(&mut self) {
+        let commit = |connection: &Connection, now| {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            save_clock(connection, now)?;
+            connection.execute_batch("COMMIT")
+        };
+        match commit(&self.connection, self.last) {
+            Ok(()) => {
+                self.clock_saved_at_ms = self.last.elapsed_ms;
+                // No entry of the books.
+                drop(self.books.committed(&self.connection));
+            }
+            Err(error) => {
+                let error = self.fault(&error, true);
+                tracing::warn!(%error, "failed to begin the log of the store anew");
+            }
+        }
+    }
+
     fn poison(&self, error: &rusqlite::Error) -> StoreError {
-        self.shared.poison(error.to_string());
+        let advice = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                "; run `hookward store verify`, and restore a backup with `hookward store restore` if it is damaged"
+            }
+            _ => "",
+        };
+        self.shared.poison(format!("{error}{advice}"));
         // Closing would move the log, and remove the only good copy of what was not written.
         let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         StoreError::Poisoned(error.to_string())
@@ -317,8 +370,11 @@ impl Writer {
         self.lazy_until = None;
         let rolled_back = self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok();
         self.books.rolled_back(&self.connection);
+        if rolled_back && is_index_differing(error) {
+            return self.reindex(error);
+        }
         let broken = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) if rolled_back => {
+            _ if rolled_back && self.is_full(error) => {
                 self.shared.full.store(true, Ordering::Relaxed);
                 self.books.spare.release();
                 if let Err(error) = checkpoint(&self.connection) {
@@ -339,6 +395,28 @@ impl Writer {
             _ => committing || !rolled_back,
         };
         if broken { self.poison(error) } else { StoreError::Unavailable(error.to_string()) }
+    }
+
+    /// Whether there is no room. SQLite calls a used up quota an I/O error of a write, like one that lost something,
+    /// and keeps the difference to itself: so a file of our own asks again.
+    fn is_full(&self, error: &rusqlite::Error) -> bool {
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+            || error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_WRITE)
+                && self.books.spare.finds_no_room()
+    }
+
+    /// An index that does not fit its table, because one of them is damaged, is built anew out of the table: seals are
+    /// in the tables, so nothing is believed that was not checked. Whoever asked may ask again.
+    fn reindex(&mut self, error: &rusqlite::Error) -> StoreError {
+        self.reindexed += 1;
+        self.shared.damage.found("an index", self.reindexed);
+        if self.reindexed > REINDEXES_MAX {
+            return self.poison(error);
+        }
+        match self.connection.execute_batch("REINDEX") {
+            Ok(()) => StoreError::Unavailable("an index did not fit its table and was built anew".to_owned()),
+            Err(error) => self.poison(&error),
+        }
     }
 
     fn close(self) {

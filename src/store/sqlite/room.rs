@@ -1,0 +1,171 @@
+//! Room: what is removed, and what is refused when nothing more can be.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        StoreError, Swept,
+        judge::{OVERHEAD_BYTES, SWEEP_SLICE},
+    },
+    damage::index_differs,
+    desk::{DELIVERIES_OF_EVENT, Desk},
+    open::PAGE_BYTES,
+    rows::{self, EventRow, Placed, Sql},
+    seal::EVENTS,
+    writer::Stop,
+};
+use crate::event::{EventId, Name};
+
+/// History is removed for a new event this many events at a time, and this often.
+const ROOM_SLICE: usize = 64;
+const ROOM_SLICES: usize = 4;
+
+pub(super) static OLDEST_HISTORY: Sql = Sql::new(|| {
+    format!(
+        "SELECT {} FROM events WHERE finished_at IS NOT NULL AND finished_at <= ?1 ORDER BY finished_at LIMIT ?2",
+        EVENTS.listed()
+    )
+});
+static NO_HISTORY: Sql = Sql::new(|| EVENTS.update(&[("finished_at", "NULL")], "seq = ?1"));
+
+impl Desk<'_> {
+    pub(super) fn sweep(&mut self, retention: Duration) -> Result<Swept, Stop> {
+        let slice = i64::try_from(SWEEP_SLICE).unwrap_or(i64::MAX);
+        let mut removed = [0; 3];
+        for (count, sql) in removed.iter_mut().zip([
+            "DELETE FROM keys WHERE seq IN (SELECT seq FROM keys WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+            "DELETE FROM answers WHERE rowid IN
+             (SELECT rowid FROM answers WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+            "DELETE FROM items WHERE rowid IN
+             (SELECT rowid FROM items WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+        ]) {
+            *count = self.connection.prepare_cached(sql)?.execute((self.now_ms, slice))?;
+        }
+        self.forgot_keys(removed[0]);
+        let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        // On a full disk history goes first, whatever its age.
+        let is_disk_full = !self.books.spare.renew(self.now_ms);
+        let until_ms = if is_disk_full { i64::MAX } else { self.now_ms.saturating_sub(retention_ms) };
+        let events = self.remove_history(until_ms, SWEEP_SLICE)?;
+        // What is free for good goes back to the file system, a megabyte at a time.
+        let is_much = |(pages, free): (u64, u64)| free > 0 && (is_disk_full || free > 64 && free > pages / 4);
+        let before = self.pages()?;
+        let mut goes_on = false;
+        if is_much(before) {
+            let mut vacuum = self.connection.prepare_cached("PRAGMA incremental_vacuum(64)")?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+            let after = self.pages()?;
+            let gave_back = after.1 < before.1;
+            goes_on = gave_back && is_much(after);
+            self.books.shrunk = gave_back && (is_disk_full || !goes_on);
+        }
+        if self.books.full {
+            self.books.full = self.room()? == 0;
+        }
+        Ok(Swept {
+            keys: (removed[0] + removed[1]) as u64,
+            events: events as u64,
+            more: goes_on || events == SWEEP_SLICE || removed.contains(&SWEEP_SLICE),
+        })
+    }
+
+    /// Removes the oldest events that were finished at or before `until_ms`. Their keys live on. Returns how many it
+    /// looked at.
+    fn remove_history(&mut self, until_ms: i64, max: usize) -> Result<usize, Stop> {
+        let finished: Vec<(i64, Option<EventRow>)> = self
+            .connection
+            .prepare_cached(&OLDEST_HISTORY)?
+            .query_map((until_ms, i64::try_from(max).unwrap_or(i64::MAX)), |row| {
+                Ok((row.get(0)?, rows::event(row, 0)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        for (seq, event) in &finished {
+            match event {
+                Some(event) if event.finished_at.is_some_and(|at| at <= until_ms) => {
+                    self.remove_event(*seq, event.head.id)?;
+                }
+                Some(_) => return Err(index_differs().into()),
+                None => {
+                    // It may never have been delivered. It is no history, and stays until somebody purges it.
+                    self.note_damage(&EVENTS, seq);
+                    self.connection.prepare_cached(&NO_HISTORY)?.execute([seq])?;
+                }
+            }
+        }
+        Ok(finished.len())
+    }
+
+    pub(super) fn remove_event(&mut self, seq: i64, id: EventId) -> Result<(), Stop> {
+        let deliveries: Vec<Option<Placed>> = self
+            .connection
+            .prepare_cached(&DELIVERIES_OF_EVENT)?
+            .query_map([id.as_bytes()], |row| rows::placed(row, 0))?
+            .collect::<Result<_, _>>()?;
+        let damaged = if deliveries.iter().any(Option::is_none) { self.turns_of(id)? } else { Vec::new() };
+        self.connection
+            .prepare_cached("DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE event = ?1)")?
+            .execute([id.as_bytes()])?;
+        self.connection.prepare_cached("DELETE FROM deliveries WHERE event = ?1")?.execute([id.as_bytes()])?;
+        self.connection.prepare_cached("DELETE FROM bodies WHERE seq = ?1")?.execute([seq])?;
+        let unrouted: i64 = self
+            .connection
+            .prepare_cached("DELETE FROM events WHERE seq = ?1 RETURNING unrouted")?
+            .query_row([seq], |row| row.get(0))?;
+        self.books.added.events -= 1;
+        self.books.added.unrouted -= unrouted;
+        for placed in deliveries.iter().flatten() {
+            self.books.moved(&placed.upstream, Some(placed.state), None, placed.bytes);
+            self.left_queue(placed)?;
+        }
+        for (upstream, source) in damaged {
+            self.books.miscounted = true;
+            self.mend_turns(&upstream, &source)?;
+        }
+        Ok(())
+    }
+
+    /// Upstream and source of each delivery, as far as they can be read.
+    fn turns_of(&self, event: EventId) -> rusqlite::Result<Vec<(Name, Name)>> {
+        self.connection
+            .prepare_cached("SELECT upstream, source FROM deliveries WHERE event = ?1")?
+            .query_map([event.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+    }
+
+    /// Takes room for something new of this size; history goes first.
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), Stop> {
+        if !self.books.spare.renew(self.now_ms) {
+            return Err(StoreError::Full("no space is left on its disk".to_owned()).into());
+        }
+        let needed = bytes as u64 + OVERHEAD_BYTES;
+        let mut room = match self.books.room_bytes {
+            Some(room) if room >= needed => room,
+            _ => self.room()?,
+        };
+        for _ in 0..ROOM_SLICES {
+            if room >= needed || self.remove_history(i64::MAX, ROOM_SLICE)? == 0 {
+                break;
+            }
+            room = self.room()?;
+        }
+        self.books.full = room < needed;
+        self.books.room_bytes = Some(room.saturating_sub(needed));
+        if self.books.full {
+            return Err(StoreError::Full("`store.disk_bytes_max` is reached".to_owned()).into());
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> rusqlite::Result<u64> {
+        let (pages, free) = self.pages()?;
+        Ok(self.books.limits.soft_bytes.saturating_sub((pages - free) * PAGE_BYTES))
+    }
+
+    /// Pages of the database file, and how many of them are free.
+    fn pages(&self) -> rusqlite::Result<(u64, u64)> {
+        let pages = self.connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))?;
+        let free = self.connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
+        Ok((pages, free))
+    }
+}
