@@ -225,6 +225,8 @@ pub enum Act {
     Redeliver {
         /// Only there, or everywhere it went.
         to: Option<Name>,
+        /// Only what is in this state: of an event with a dead and a delivered delivery not both.
+        state: Option<State>,
     },
     /// See [`EventStore::release`].
     Release,

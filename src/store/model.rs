@@ -152,7 +152,9 @@ impl Side {
             Op::Purge { event } => format!("{:?}", store.purge(id(*event)).await),
             Op::Act { act, upstream, events, operation: n } => {
                 let to = upstream.map(|index| UPSTREAMS[index].into());
-                let act = [Act::Redeliver { to }, Act::Release, Act::Forget, Act::Purge][*act].clone();
+                let dead = Act::Redeliver { to: to.clone(), state: Some(State::Dead) };
+                let any = Act::Redeliver { to, state: None };
+                let act = [any, dead, Act::Release, Act::Forget, Act::Purge][*act].clone();
                 let events = events.iter().map(|index| id(*index)).collect();
                 format!("{:?}", store.act(act, events, operation(*n, OperationState::Running)).await)
             }

@@ -141,7 +141,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => (event(), to()).prop_map(|(event, upstream)| Op::Redeliver { event, upstream }),
         1 => event().prop_map(|event| Op::Forget { event }),
         1 => event().prop_map(|event| Op::Purge { event }),
-        2 => (0..4usize, to(), proptest::collection::vec(event(), 0..5), 1..4u8)
+        2 => (0..5usize, to(), proptest::collection::vec(event(), 0..5), 1..4u8)
             .prop_map(|(act, upstream, events, operation)| Op::Act { act, upstream, events, operation }),
         1 => (1..4u8, 0..4usize).prop_map(|(operation, state)| Op::SaveOperation { operation, state }),
         1 => (upstream(), any::<bool>()).prop_map(|(upstream, is_paused)| Op::Pause { upstream, is_paused }),

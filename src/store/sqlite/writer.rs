@@ -419,23 +419,20 @@ impl Writer {
         }
     }
 
-    fn close(self) {
-        let Self { mut connection, inbox, shared, last, lock, .. } = self;
-        shared.closed.store(true, Ordering::Release);
-        // Whoever was late finds its job dropped: an error, and no effect.
-        drop(inbox);
-        if shared.poisoned.get().is_none() {
-            let finish = |connection: &Connection| {
-                if connection.is_autocommit() {
-                    connection.execute_batch("BEGIN IMMEDIATE")?;
-                }
-                save_clock(connection, last)?;
-                connection.execute_batch("COMMIT")
-            };
-            if let Err(error) = finish(&connection) {
+    fn close(mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        if self.shared.poisoned.get().is_none()
+            && let Err(error) = self.leave_in_order()
+        {
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure)) {
+                self.poison(&error);
+            } else {
                 tracing::warn!(%error, "failed to close the store in order");
             }
         }
+        let Self { mut connection, inbox, lock, .. } = self;
+        // Whoever was late finds its job dropped: an error, and no effect.
+        drop(inbox);
         connection.flush_prepared_statement_cache();
         if let Err((left, error)) = connection.close() {
             tracing::warn!(%error, "failed to close the store in order");
@@ -443,5 +440,15 @@ impl Writer {
             drop(connection);
         }
         drop(lock);
+    }
+
+    /// The last commit, and the log moved: SQLite would do that as it closes, and not tell of a failure.
+    fn leave_in_order(&mut self) -> rusqlite::Result<()> {
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        save_clock(&self.connection, self.last)?;
+        self.connection.execute_batch("COMMIT")?;
+        checkpoint(&self.connection).map(drop)
     }
 }
