@@ -56,3 +56,33 @@ async fn a_store_at_its_bound_costs_history_then_503_and_nothing_that_was_accept
     trial.until_ready().await;
     trial.end();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_upstream_fills_its_share_and_costs_no_other_anything() {
+    const SHARE: usize = 4 << 20;
+    let mut trial = Trial::without("two", "disk_bytes_max = \"16MiB\"\ndisk_share_max = 0.25").await;
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match trial.send_to("two").await {
+            (_, Some(id)) => waiting.push(id),
+            (number, None) => break number,
+        }
+        assert!(waiting.len() * BODY_BYTES < 2 * SHARE, "it goes past its share");
+    };
+    assert!(waiting.len() * BODY_BYTES > SHARE / 2, "{} events are not its share", waiting.len());
+
+    for _ in 0..20 {
+        for upstream in ["one", "three"] {
+            let (_, id) = trial.send_to(upstream).await;
+            assert!(id.is_some(), "{upstream} has a share of its own");
+        }
+        let (_, id) = trial.send_to("two").await;
+        assert_eq!(id, None, "its share is used up");
+    }
+    trial.arrives(40).await;
+    trial.until_ready().await;
+
+    trial.purge(&waiting[0]).await;
+    trial.until_accepted(refused).await;
+    trial.end();
+}

@@ -313,12 +313,13 @@ impl Writer {
     fn tend_log(&mut self) {
         let (log_bytes, bytes_max) =
             (self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES, self.books.spare.log_bytes());
-        let wanted = log_bytes >= bytes_max || std::mem::take(&mut self.books.shrunk);
-        if !wanted || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
+        let is_due = log_bytes >= bytes_max || self.books.shrunk;
+        if !is_due || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
             return;
         }
         // Looked at again after the next commit.
         self.log_pages.store(0, Ordering::Relaxed);
+        self.books.shrunk = false;
         match checkpoint(&self.connection) {
             Ok(true) => self.renew_log(),
             Ok(false) if log_bytes >= bytes_max * 2 => self.interrupt.interrupt(),

@@ -32,14 +32,19 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) async fn on_a_disk_of(size: &str) -> Self {
-        Self::start(Some(size), "").await
+        Self::start(Some(size), "", None).await
     }
 
     pub(super) async fn with_store_keys(keys: &str) -> Self {
-        Self::start(None, keys).await
+        Self::start(None, keys, None).await
     }
 
-    async fn start(disk_size: Option<&str>, store_keys: &str) -> Self {
+    /// With one of the upstreams not there at all.
+    pub(super) async fn without(upstream: &'static str, keys: &str) -> Self {
+        Self::start(None, keys, Some(upstream)).await
+    }
+
+    async fn start(disk_size: Option<&str>, store_keys: &str, dead: Option<&str>) -> Self {
         let home = TempDir::new().expect("a directory");
         let place = home.path().join("disk");
         let store = place.join("data");
@@ -50,12 +55,13 @@ impl Trial {
             store.display()
         );
         for name in UPSTREAMS {
+            // Nothing listens at port 1.
+            let url = if dead == Some(name) { "http://127.0.0.1:1/".to_owned() } else { upstream.url() };
             let part = write!(
                 configuration,
                 "[sources.{name}]\nprovider = \"partssource\"\nsecrets = [{{ value = \"{SECRET}-{name}\" }}]\n\
-                 upstream = \"{name}\"\n[upstreams.{name}]\nurl = \"{}\"\nbreaker = {{ failures = 10000 }}\n\
-                 retry = {{ first = \"2s\", factor = 1.0, max = \"2s\" }}\n",
-                upstream.url()
+                 upstream = \"{name}\"\n[upstreams.{name}]\nurl = \"{url}\"\nbreaker = {{ failures = 10000 }}\n\
+                 retry = {{ first = \"2s\", factor = 1.0, max = \"2s\" }}\n"
             );
             part.expect("memory takes it");
         }
@@ -136,6 +142,37 @@ impl Trial {
         false
     }
 
+    /// Sends something new to the source of an upstream. Returns its number, and its id where it is accepted.
+    pub(super) async fn send_to(&mut self, upstream: &str) -> (u32, Option<String>) {
+        let number = loop {
+            let number = self.new_webhook();
+            if source_of(number) == upstream {
+                break number;
+            }
+        };
+        let reply = self.send(number).await;
+        if reply.status == 503 {
+            assert!(reply.headers.contains_key("retry-after"), "{}", reply.head);
+            return (number, None);
+        }
+        let (word, id) = reply.ack();
+        assert_eq!(word, "accepted");
+        (number, Some(id))
+    }
+
+    /// An operator gives up on an event.
+    pub(super) async fn purge(&self, id: &str) {
+        let path = format!("/api/v1/events/{id}/purge");
+        let reply = request(self.gateway.admin, "POST", &path, &[("content-type", "application/json")], b"").await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    /// The upstreams that are there have got everything.
+    pub(super) async fn arrives(&self, count: usize) {
+        let received = self.upstream.wait_for(count).await;
+        assert_eq!(received.len(), count);
+    }
+
     /// Every body that was accepted came, and nothing is left to do.
     pub(super) async fn everything_accepted_arrives(&self) {
         let status = self.settled().await;
@@ -205,7 +242,7 @@ impl Trial {
     }
 
     async fn send(&mut self, number: u32) -> Reply {
-        let (name, body) = (UPSTREAMS[number as usize % UPSTREAMS.len()], body(number));
+        let (name, body) = (source_of(number), body(number));
         let headers = sign("partssource", &format!("{SECRET}-{name}"), &body, Clock::system().wall().unix_s());
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let reply = request(self.gateway.public, "POST", &format!("/hooks/{name}"), &headers, &body).await;
@@ -227,6 +264,10 @@ impl Trial {
 /// Between two looks at something that changes by itself.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+fn source_of(number: u32) -> &'static str {
+    UPSTREAMS[number as usize % UPSTREAMS.len()]
 }
 
 fn body(number: u32) -> Vec<u8> {
