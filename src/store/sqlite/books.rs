@@ -298,8 +298,10 @@ fn counted(connection: &Connection) -> rusqlite::Result<Tallies> {
         unrouted: number("SELECT count(*) FROM events WHERE unrouted = 1")?,
         counts: BTreeMap::new(),
     };
-    let mut statement =
-        connection.prepare("SELECT upstream, state, count(*), sum(bytes) FROM deliveries GROUP BY upstream, state")?;
+    let mut statement = connection.prepare(
+        "SELECT upstream, state, count(*), sum(CASE WHEN bytes BETWEEN 0 AND 1 << 40 THEN bytes ELSE 0 END)
+             FROM deliveries GROUP BY upstream, state",
+    )?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         // A damaged delivery may say anything: what can be counted is.

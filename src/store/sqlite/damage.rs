@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rusqlite::ffi;
+use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::{
     super::StoreError,
@@ -16,7 +16,7 @@ use super::{
     rows::{self, Placed, Sql},
     seal::{DELIVERIES, Table},
 };
-use crate::event::{EventId, State};
+use crate::event::{EventId, Name, State};
 
 /// Rows that are told apart in the count. On a disk that loses more than these the number says enough.
 const FOUND_MAX: usize = 10_000;
@@ -51,6 +51,43 @@ pub(super) fn is_index_differing(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_CORRUPT_INDEX)
 }
 
+/// Builds the indexes anew out of their tables. Seals are in the tables, so nothing is believed that was not checked.
+/// Returns whether rows had to go: a row that its index did not find may have been written a second time, and only
+/// one of the two can stay.
+pub(super) fn reindex(connection: &Connection) -> rusqlite::Result<bool> {
+    match connection.execute_batch("REINDEX") {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
+        done => return done.map(|()| false),
+    }
+    // With this pragma a row may be removed whose entry in an index is not there.
+    connection.execute_batch("BEGIN IMMEDIATE; PRAGMA writable_schema = ON")?;
+    let done = remove_twins(connection).and_then(|()| connection.execute_batch("REINDEX; COMMIT"));
+    if done.is_err() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    connection.execute_batch("PRAGMA writable_schema = OFF")?;
+    done.map(|()| true)
+}
+
+/// What is accepted is the older one, what is replaced with each writing the newer one.
+fn remove_twins(connection: &Connection) -> rusqlite::Result<()> {
+    for (table, key, stays) in [
+        ("events", "id", "min"),
+        ("deliveries", "event, upstream", "min"),
+        ("keys", "key, body", "min"),
+        ("answers", "event", "max"),
+        ("items", "upstream, key", "max"),
+        ("pauses", "upstream", "max"),
+        ("operations", "id", "max"),
+    ] {
+        connection.execute_batch(&format!(
+            "DELETE FROM {table} NOT INDEXED
+             WHERE rowid NOT IN (SELECT {stays}(rowid) FROM {table} NOT INDEXED GROUP BY {key})"
+        ))?;
+    }
+    Ok(())
+}
+
 /// An error for whoever asked for this very event.
 pub(super) fn of_event(id: EventId) -> StoreError {
     StoreError::Damaged(format!("event {id}"))
@@ -77,9 +114,9 @@ impl Desk<'_> {
 
     /// Makes a dead letter of a delivery that is itself damaged. Of what it says nothing is believed: a turn that it
     /// may have had is given away by looking at the others.
-    pub(super) fn bury_damaged(&mut self, id: i64, upstream: &str, source: &str) -> rusqlite::Result<()> {
+    pub(super) fn bury_damaged(&mut self, id: i64, upstream: &Name) -> rusqlite::Result<()> {
         self.bury_alone(id, upstream)?;
-        self.mend_turns(upstream, source)
+        self.mend_turns(upstream)
     }
 
     pub(super) fn bury_alone(&mut self, id: i64, upstream: &str) -> rusqlite::Result<()> {

@@ -1,7 +1,8 @@
 //! Leasing: sources take turns, and within a source the longest due comes first.
 //!
 //! The sources of an upstream are found by leaping from one name to the next in the index, so that neither those that
-//! wait for their time or turn nor a long queue of one source are looked at.
+//! wait for their time or turn nor a long queue of one source are looked at. Names out of an index are bytes: if they
+//! are damaged they are not even text.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -21,12 +22,12 @@ use super::{
 };
 use crate::event::{Body, Event, Name, State};
 
-pub(super) const NEXT_SOURCE: &str =
-    "SELECT min(source) FROM deliveries WHERE upstream = ?1 AND source > ?2 AND state IN ('due', 'leased')";
+pub(super) const NEXT_SOURCE: &str = "SELECT CAST(min(source) AS BLOB) FROM deliveries
+     WHERE upstream = ?1 AND source > CAST(?2 AS TEXT) AND state IN ('due', 'leased')";
 pub(super) static CANDIDATES: Sql = Sql::new(|| {
     format!(
         "SELECT {} FROM deliveries
-         WHERE upstream = ?1 AND source = ?2 AND state IN ('due', 'leased') AND due_at <= ?3
+         WHERE upstream = ?1 AND source = CAST(?2 AS TEXT) AND state IN ('due', 'leased') AND due_at <= ?3
          ORDER BY due_at, id LIMIT ?4",
         DELIVERIES.listed()
     )
@@ -45,10 +46,7 @@ pub(super) struct Taken {
 }
 
 /// What may be taken of one source, the longest due first.
-struct Queue {
-    source: Name,
-    candidates: VecDeque<Candidate>,
-}
+type Queue = VecDeque<Candidate>;
 
 enum Candidate {
     Sound(Box<Placed>),
@@ -98,22 +96,22 @@ impl Desk<'_> {
     fn first_round(&mut self, call: &mut Call<'_>) -> Result<Vec<Queue>, Stop> {
         let served = self.books.served.get(call.upstream).cloned();
         let mut queues = Vec::new();
-        let (mut at, mut wrapped) = (served.clone().unwrap_or_else(|| Name::from("")), served.is_none());
+        let last = served.as_ref().map(|name| name.as_bytes());
+        let (mut at, mut wrapped) = (last.unwrap_or_default().to_vec(), last.is_none());
         while call.taken.len() < call.max {
             let next = self.next_source(call.upstream, &at)?.filter(|next| {
                 // Round once: up to and with the one that was served last.
-                !wrapped || served.as_ref().is_none_or(|served| next <= served)
+                !wrapped || last.is_none_or(|last| **next <= *last)
             });
             let Some(source) = next else {
                 if wrapped {
                     return Ok(queues);
                 }
-                (at, wrapped) = (Name::from(""), true);
+                (at, wrapped) = (Vec::new(), true);
                 continue;
             };
-            at = Name::clone(&source);
-            let candidates = self.candidates(call.upstream, &source, call.max - call.taken.len())?;
-            let mut queue = Queue { source, candidates };
+            at.clone_from(&source);
+            let mut queue = self.candidates(call.upstream, &source, call.max - call.taken.len())?;
             match self.pick(call, &mut queue)? {
                 Pick::Taken => queues.push(queue),
                 Pick::Empty => {}
@@ -123,11 +121,11 @@ impl Desk<'_> {
         Ok(Vec::new())
     }
 
-    fn next_source(&self, upstream: &str, after: &str) -> rusqlite::Result<Option<Name>> {
+    fn next_source(&self, upstream: &str, after: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
         self.connection.prepare_cached(NEXT_SOURCE)?.query_row((upstream, after), |row| row.get(0))
     }
 
-    fn candidates(&self, upstream: &str, source: &str, max: usize) -> rusqlite::Result<VecDeque<Candidate>> {
+    fn candidates(&self, upstream: &str, source: &[u8], max: usize) -> rusqlite::Result<Queue> {
         let mut statement = self.connection.prepare_cached(&CANDIDATES)?;
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let mut found = statement.query(params![upstream, source, self.now_ms, max])?;
@@ -137,7 +135,7 @@ impl Desk<'_> {
                 None => Candidate::Damaged(row.get(0)?),
                 Some(placed)
                     if *placed.upstream == *upstream
-                        && *placed.source == *source
+                        && placed.source.as_bytes() == source
                         && placed.is_queued()
                         && placed.due_at <= self.now_ms =>
                 {
@@ -150,11 +148,11 @@ impl Desk<'_> {
     }
 
     fn pick(&mut self, call: &mut Call<'_>, queue: &mut Queue) -> Result<Pick, Stop> {
-        while let Some(candidate) = queue.candidates.pop_front() {
+        while let Some(candidate) = queue.pop_front() {
             let placed = match candidate {
                 Candidate::Sound(placed) => placed,
                 Candidate::Damaged(id) => {
-                    self.bury_damaged(id, call.upstream, &queue.source)?;
+                    self.bury_damaged(id, call.upstream)?;
                     continue;
                 }
             };
@@ -171,9 +169,9 @@ impl Desk<'_> {
                 continue;
             };
             call.bytes = call.bytes.saturating_add(body_bytes);
+            self.books.served.insert(Name::clone(call.upstream), Name::clone(&placed.source));
             let taken = self.take(*placed, event, body, call.until)?;
             call.taken.push(taken);
-            self.books.served.insert(Name::clone(call.upstream), Name::clone(&queue.source));
             return Ok(Pick::Taken);
         }
         Ok(Pick::Empty)

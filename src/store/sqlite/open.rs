@@ -155,7 +155,10 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let limits = DiskLimits::of(options.disk_bytes_max, options.disk_share_max);
     let database = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { path: path.clone() },
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path: path.clone(), what: source.to_string() },
+        // A value that cannot be read, a page or a statement that cannot be: none of it was written by us.
+        None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => {
+            OpenError::Damaged { path: path.clone(), what: source.to_string() }
+        }
         _ => OpenError::Database { path: path.clone(), source },
     };
     let failed = |fault: Fault| match fault {

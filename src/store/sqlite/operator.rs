@@ -10,7 +10,6 @@ use super::{
         judge::{Birth, armed, cause, event_bytes, is_redelivery, reason},
     },
     append::NewDelivery,
-    books::Count,
     damage::index_differs,
     desk::Desk,
     rows::{self, EventRow, Placed, Sql},
@@ -190,10 +189,7 @@ impl Desk<'_> {
 
     fn unpark(&mut self, upstream: &Name) -> Result<(), Stop> {
         let parked = self.books.count(upstream, State::Parked);
-        if parked == Count::default() {
-            return Ok(());
-        }
-        self.connection.prepare_cached(&UNPARK)?.execute(params![upstream, self.now_ms])?;
+        let mut changed = self.connection.prepare_cached(&UNPARK)?.execute(params![upstream, self.now_ms])?;
         let in_order: Vec<(i64, Option<Placed>)> = self
             .connection
             .prepare_cached(&PARKED_IN_ORDER)?
@@ -209,7 +205,7 @@ impl Desk<'_> {
                 None => false,
             };
             let birth = armed(true, is_taken);
-            self.connection.prepare_cached(&UNPARK_ONE)?.execute(params![
+            changed += self.connection.prepare_cached(&UNPARK_ONE)?.execute(params![
                 id,
                 self.now_ms,
                 birth.reason(),
@@ -217,7 +213,11 @@ impl Desk<'_> {
             ])?;
         }
         self.books.moved_many(upstream, Some(State::Parked), Some(State::Due), parked);
-        self.books.wake.insert(Name::clone(upstream));
+        if changed > 0 {
+            self.books.wake.insert(Name::clone(upstream));
+        }
+        // A delivery whose damage nobody has met yet may have had the turn of others.
+        self.mend_turns(upstream)?;
         Ok(())
     }
 }

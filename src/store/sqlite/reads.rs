@@ -22,8 +22,7 @@ use crate::{
     verify::Key,
 };
 
-pub(super) const FIRST_DUE: &str =
-    "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND source = ?2 AND state IN ('due', 'leased')";
+pub(super) const FIRST_DUE: &str = "SELECT min(due_at) FROM deliveries WHERE upstream = ?1 AND source = CAST(?2 AS TEXT) AND state IN ('due', 'leased')";
 pub(super) const OLDEST_DUE: &str = "SELECT min(armed_at) FROM deliveries WHERE upstream = ?1 AND state = 'due'";
 static KNOWN_ITEM: Sql =
     Sql::new(|| format!("SELECT {} FROM items WHERE upstream = ?1 AND key = ?2 AND expires_at > ?3", ITEMS.listed()));
@@ -44,8 +43,8 @@ impl Reading<'_> {
     pub(super) fn next_due(&self, upstream: &str) -> Result<Option<Duration>, Stop> {
         let mut sources = self.connection.prepare_cached(NEXT_SOURCE)?;
         let mut first_due = self.connection.prepare_cached(FIRST_DUE)?;
-        let (mut at, mut first) = (Name::from(""), NEVER);
-        while let Some(source) = sources.query_row((upstream, &at), |row| row.get::<_, Option<Name>>(0))? {
+        let (mut at, mut first) = (Vec::new(), NEVER);
+        while let Some(source) = sources.query_row((upstream, &at), |row| row.get::<_, Option<Vec<u8>>>(0))? {
             let due_at: Option<i64> = first_due.query_row((upstream, &source), |row| row.get(0))?;
             first = first.min(due_at.unwrap_or(NEVER));
             at = source;

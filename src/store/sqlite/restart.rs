@@ -8,7 +8,7 @@ use super::{
         judge::{cause, reason},
     },
     books::{NextNumbers, Tallies, open_tallies, save_all},
-    damage::is_index_differing,
+    damage::{is_index_differing, reindex},
     format::Fault,
     rows::Sql,
     seal::{CLOCK, DELIVERIES, OPERATIONS},
@@ -40,7 +40,9 @@ pub(super) fn restart(connection: &mut Connection, now: Stamp, restored_ns: Opti
             tracing::error!(
                 "an index of the store does not fit its table and is built anew; run `hookward store verify`"
             );
-            connection.execute_batch("REINDEX")?;
+            if reindex(connection)? {
+                connection.execute_batch("DELETE FROM totals")?;
+            }
             try_restart(connection, now, restored_ns)
         }
         other => other,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
+
 use super::{
     super::{
         StoreError, Swept,
@@ -14,7 +16,7 @@ use super::{
     seal::EVENTS,
     writer::Stop,
 };
-use crate::event::{EventId, Name};
+use crate::event::EventId;
 
 /// History is removed for a new event this many events at a time, and this often.
 const ROOM_SLICE: usize = 64;
@@ -102,35 +104,26 @@ impl Desk<'_> {
             .prepare_cached(&DELIVERIES_OF_EVENT)?
             .query_map([id.as_bytes()], |row| rows::placed(row, 0))?
             .collect::<Result<_, _>>()?;
-        let damaged = if deliveries.iter().any(Option::is_none) { self.turns_of(id)? } else { Vec::new() };
         self.connection
             .prepare_cached("DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE event = ?1)")?
             .execute([id.as_bytes()])?;
         self.connection.prepare_cached("DELETE FROM deliveries WHERE event = ?1")?.execute([id.as_bytes()])?;
         self.connection.prepare_cached("DELETE FROM bodies WHERE seq = ?1")?.execute([seq])?;
-        let unrouted: i64 = self
+        let unrouted = self
             .connection
             .prepare_cached("DELETE FROM events WHERE seq = ?1 RETURNING unrouted")?
-            .query_row([seq], |row| row.get(0))?;
+            .query_row([seq], |row| Ok(row.get_ref(0)? == ValueRef::Integer(1)))?;
         self.books.added.events -= 1;
-        self.books.added.unrouted -= unrouted;
+        self.books.added.unrouted -= i64::from(unrouted);
         for placed in deliveries.iter().flatten() {
             self.books.moved(&placed.upstream, Some(placed.state), None, placed.bytes);
             self.left_queue(placed)?;
         }
-        for (upstream, source) in damaged {
+        if deliveries.iter().any(Option::is_none) {
             self.books.miscounted = true;
-            self.mend_turns(&upstream, &source)?;
+            self.books.upstreams().iter().try_for_each(|upstream| self.mend_turns(upstream))?;
         }
         Ok(())
-    }
-
-    /// Upstream and source of each delivery, as far as they can be read.
-    fn turns_of(&self, event: EventId) -> rusqlite::Result<Vec<(Name, Name)>> {
-        self.connection
-            .prepare_cached("SELECT upstream, source FROM deliveries WHERE event = ?1")?
-            .query_map([event.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect()
     }
 
     /// Takes room for something new of this size; history goes first.

@@ -4,7 +4,7 @@
 //! leaves hands the turn to the lowest number. So one look at an index tells whether somebody is there, and nobody
 //! who waits is in the way of a lease.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 
 use super::{
     super::judge::NEVER,
@@ -24,6 +24,9 @@ pub(super) static NEXT_IN_ORDER: Sql = Sql::new(|| {
         DELIVERIES.listed()
     )
 });
+pub(super) const NOBODYS: &str = "SELECT source, order_key FROM deliveries
+     WHERE upstream = ?1 AND order_key IS NOT NULL AND state IN ('due', 'leased')
+     GROUP BY source, order_key HAVING min(due_at) = ?2";
 pub(super) static TAKES_ITS_TURN: Sql = Sql::new(|| {
     DELIVERIES.update(&[("due_at", "?2"), ("armed_at", "?2"), ("tries", "0"), ("reason", "NULL")], "id = ?1")
 });
@@ -57,34 +60,36 @@ impl Desk<'_> {
                 .prepare_cached(&NEXT_IN_ORDER)?
                 .query_row((upstream, source, order_key), |row| Ok((row.get::<_, i64>(0)?, rows::placed(row, 0)?)))
                 .optional()?;
-            return match found {
-                None => Ok(()),
-                Some((_, Some(next))) if next.order_key.as_deref() == Some(order_key) && next.waits() => {
-                    self.connection.prepare_cached(&TAKES_ITS_TURN)?.execute((next.id, self.now_ms))?;
-                    self.books.wake.insert(Name::clone(upstream));
-                    Ok(())
-                }
-                Some((_, Some(_))) => Err(index_differs()),
+            let next = match found {
+                None => return Ok(()),
+                Some((_, Some(next))) => next,
                 Some((damaged, None)) => {
                     self.bury_alone(damaged, upstream)?;
                     continue;
                 }
             };
+            if next.order_key.as_deref() != Some(order_key) {
+                return Err(index_differs());
+            }
+            if next.waits() {
+                self.connection.prepare_cached(&TAKES_ITS_TURN)?.execute((next.id, self.now_ms))?;
+                self.books.wake.insert(Name::clone(upstream));
+            }
+            return Ok(());
         }
     }
 
     /// Gives every turn that is nobody's to the next one: after somebody left of whom nothing is known.
-    pub(super) fn mend_turns(&mut self, upstream: &str, source: &str) -> rusqlite::Result<()> {
-        let nobodys: Vec<String> = self
-            .connection
-            .prepare(
-                "SELECT order_key FROM deliveries
-                 WHERE upstream = ?1 AND source = ?2 AND order_key IS NOT NULL AND state IN ('due', 'leased')
-                 GROUP BY order_key HAVING min(due_at) = ?3",
-            )?
-            .query_map(params![upstream, source, NEVER], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let upstream = Name::from(upstream);
-        nobodys.iter().try_for_each(|order_key| self.pass_turn(&upstream, source, order_key))
+    pub(super) fn mend_turns(&mut self, upstream: &Name) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(NOBODYS)?;
+        let mut found = statement.query((upstream, NEVER))?;
+        let mut nobodys: Vec<(Name, Name)> = Vec::new();
+        while let Some(row) = found.next()? {
+            // What cannot be read is damaged, and has no turn.
+            nobodys.extend(row.get(0).and_then(|source| Ok((source, row.get(1)?))));
+        }
+        drop(found);
+        drop(statement);
+        nobodys.iter().try_for_each(|(source, order_key)| self.pass_turn(upstream, source, order_key))
     }
 }

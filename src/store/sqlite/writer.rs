@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     super::{StoreError, elapsed::Stamp, wakers::Wakers},
     books::{Books, Tallies},
-    damage::{Damage, is_index_differing},
+    damage::{Damage, is_index_differing, reindex},
     desk::Desk,
     open::{PAGE_BYTES, checkpoint},
     restart::save_clock,
@@ -405,16 +405,18 @@ impl Writer {
                 && self.books.spare.finds_no_room()
     }
 
-    /// An index that does not fit its table, because one of them is damaged, is built anew out of the table: seals are
-    /// in the tables, so nothing is believed that was not checked. Whoever asked may ask again.
+    /// An index that does not fit its table, because one of them is damaged, is built anew. Whoever asked may ask again.
     fn reindex(&mut self, error: &rusqlite::Error) -> StoreError {
         self.reindexed += 1;
         self.shared.damage.found("an index", self.reindexed);
         if self.reindexed > REINDEXES_MAX {
             return self.poison(error);
         }
-        match self.connection.execute_batch("REINDEX") {
-            Ok(()) => StoreError::Unavailable("an index did not fit its table and was built anew".to_owned()),
+        match reindex(&self.connection) {
+            Ok(twins) => {
+                self.books.miscounted |= twins;
+                StoreError::Unavailable("an index did not fit its table and was built anew".to_owned())
+            }
             Err(error) => self.poison(&error),
         }
     }
