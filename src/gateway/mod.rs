@@ -282,9 +282,9 @@ fn upstream_status(lane: LaneStatus) -> UpstreamStatus {
     UpstreamStatus {
         name: lane.upstream,
         breaker: lane.breaker.name(),
-        breaker_for: None,
-        breaker_opened_total: None,
-        last_error: None,
+        breaker_for: Some(lane.since),
+        breaker_opened_total: Some(lane.opened_total),
+        last_error: lane.last_failure,
         paused: lane.paused,
     }
 }

@@ -112,7 +112,7 @@ async fn every_operation_of_a_store_leaves_it_whole() {
         };
         store.save_operation(operation.clone()).await.expect("saved");
         let ids = vec![held, unrouted];
-        store.act(Act::Redeliver { to: None }, ids.clone(), operation.clone()).await.expect("done");
+        store.act(Act::Redeliver { to: None, state: None }, ids.clone(), operation.clone()).await.expect("done");
         assert_whole(data.path(), "an operation");
         while work_all(&store).await > 0 {}
         assert_whole(data.path(), "everything was delivered");
