@@ -51,6 +51,14 @@ impl Access {
         if self.tokens.is_empty() { Ok(Caller::Loopback) } else { self.check_token(&request.headers, role) }
     }
 
+    /// Whether who was let in may change things.
+    pub(super) fn may_operate(&self, caller: Caller) -> bool {
+        match caller {
+            Caller::Loopback => true,
+            Caller::Token(number) => self.tokens.get(number - 1).is_some_and(|token| token.role == Role::Operate),
+        }
+    }
+
     /// Whether a browser could be tricked into this request, or into reading its answer for somebody else.
     pub(super) fn check_browser(&self, request: &Parts) -> Result<(), Problem> {
         let host = host(request);

@@ -1,56 +1,76 @@
 //! The events API: list, show, download, and what an operator can do.
 
-use base64ct::{Base64, Encoding as _};
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Admin,
     access::Caller,
     answer::{self, Answer, Problem},
-    api::{BodyPreview, Done, EventDetail, EventPage, EventRow, HeaderRow},
-    query,
+    api::{self, Done, EventDetail, EventPage, EventRow, HeaderRow, KeyRow, REDACTED, to_ms},
+    audit::Entry,
+    filter,
+    query::{self, ListQuery},
+    redact,
     route::Action,
 };
 use crate::{
     event::EventId,
-    store::{Direction, Shown, StoreError},
-    verify::encode_hex,
+    store::{Direction, Filter, Shown, StoreError},
+    verify::{Key, encode_hex},
 };
-
-const REDACTED: &str = "redacted";
 
 /// Parts of header names that smell of a credential. A source that is gone cannot say any more which of its
 /// headers were signatures, and one too many redacted is no loss: the event itself keeps them.
 const TELLTALE: [&str; 10] =
     ["signature", "hmac", "authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "jwt"];
 
-pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Answer, Problem> {
-    let (filter, limit) = query::filter(query, admin.clock.wall())?;
-    let page = admin.store.list(filter, Direction::NewestFirst, limit).await.map_err(|error| store_problem(&error))?;
+pub(super) async fn list(admin: &Admin, caller: Caller, query: Option<&str>) -> Result<Answer, Problem> {
+    let ListQuery { filter, direction, limit, cursor } = query::list(query)?;
+    let mut filter = filter::to_store(&filter::freeze(admin, caller, filter).await?)?;
+    match direction {
+        Direction::NewestFirst => filter.before = cursor,
+        Direction::OldestFirst => filter.after = cursor,
+    }
+    let page = admin.store.list(filter, direction, limit).await.map_err(|error| store_problem(&error))?;
     let next_cursor = page.next.map(|next| next.to_string());
-    let events = page
-        .events
-        .iter()
-        .map(|listed| EventRow::new(&listed.head, listed.body_bytes, listed.copies, &listed.deliveries))
-        .collect();
-    Ok(answer::json(StatusCode::OK, &EventPage { events, next_cursor }))
+    let events = page.events.iter().map(|listed| {
+        let hide_order = hides_order(admin, &listed.head.source);
+        EventRow::new(&listed.head, listed.body_bytes, listed.copies, &listed.deliveries, hide_order)
+    });
+    Ok(answer::json(StatusCode::OK, &EventPage { events: events.collect(), next_cursor }))
 }
 
-pub(super) async fn show(admin: &Admin, id: EventId) -> Result<Answer, Problem> {
-    let Shown { event, deliveries, .. } = find(admin, id).await?;
+pub(super) async fn show(admin: &Admin, caller: Caller, id: EventId) -> Result<Answer, Problem> {
+    let Shown { event, deliveries, keys, body_removed } = find(admin, id).await?;
     let head = &event.head;
+    let hidden = (admin.hidden)(&head.source);
+    let may_see_all = admin.access.may_operate(caller) || hidden.as_ref().is_some_and(|rule| rule.pointers.is_empty());
+    let body = match &hidden {
+        _ if body_removed => redact::withheld(0, None, "it was removed once it was delivered"),
+        Some(rule) => redact::preview(&event.body, &rule.pointers, may_see_all),
+        None if may_see_all => redact::preview(&event.body, &[], true),
+        None => redact::withheld(
+            event.body.len(),
+            None,
+            "its source is not configured any more: nobody knows what to redact",
+        ),
+    };
     let headers = head.headers.iter().map(|(name, value)| HeaderRow {
         name: name.clone(),
-        value: if is_credential(admin, &head.source, name) {
+        value: if is_credential(admin, &head.source, name) || hidden.as_ref().is_some_and(|rule| rule.has_header(name))
+        {
             REDACTED.to_owned()
         } else {
             String::from_utf8_lossy(value).into_owned()
         },
     });
+    let key = |(key, lives): (Key, Duration)| KeyRow { key: encode_hex(&key.0), lives_ms: to_ms(lives) };
+    let body_bytes = if body_removed { received_bytes(admin, id).await? } else { event.body.len() as u64 };
     let detail = EventDetail {
-        event: EventRow::new(head, event.body.len() as u64, event.copies, &deliveries),
+        event: EventRow::new(head, body_bytes, event.copies, &deliveries, hides_order(admin, &head.source)),
         method: head.method.clone(),
         query: head.query.clone(),
         client: head.client.address.clone(),
@@ -58,15 +78,46 @@ pub(super) async fn show(admin: &Admin, id: EventId) -> Result<Answer, Problem> 
         proto: head.client.proto.clone(),
         traceparent: head.traceparent.clone(),
         headers: headers.collect(),
-        body: preview(&event.body),
+        keys: if may_see_all { keys.into_iter().map(key).collect() } else { Vec::new() },
+        body_removed,
+        body,
     };
     Ok(answer::json(StatusCode::OK, &detail))
 }
 
-/// The exact bytes, as a download that no browser will ever render.
-pub(super) async fn body(admin: &Admin, id: EventId) -> Result<Answer, Problem> {
-    let event = find(admin, id).await?.event;
-    let mut answer = answer::bytes(event.body.bytes().clone(), HeaderValue::from_static("application/octet-stream"));
+/// The length of a body that is not there any more.
+async fn received_bytes(admin: &Admin, id: EventId) -> Result<u64, Problem> {
+    let filter = Filter { id: Some(id), ..Filter::default() };
+    let page = admin.store.list(filter, Direction::NewestFirst, 1).await.map_err(|error| store_problem(&error))?;
+    Ok(page.events.first().map_or(0, |listed| listed.body_bytes))
+}
+
+fn hides_order(admin: &Admin, source: &str) -> bool {
+    (admin.hidden)(source).is_none_or(|rule| rule.order_key)
+}
+
+/// The exact bytes, as a download that no browser will ever render. Where something of them is redacted, only an
+/// operator gets them, and the audit log says so.
+pub(super) async fn body(admin: &Admin, caller: Caller, id: EventId) -> Result<Answer, Problem> {
+    let shown = find(admin, id).await?;
+    let source = &shown.event.head.source;
+    if (admin.hidden)(source).is_none_or(|rule| !rule.pointers.is_empty()) {
+        let refused = (!admin.access.may_operate(caller)).then(|| {
+            let help =
+                "GET /api/v1/events/{id} shows what may be seen; for all of it, use a token whose role is \"operate\"";
+            Problem::new(StatusCode::FORBIDDEN, "role_too_low", "this token may not see the whole body", help)
+        });
+        let entry = Entry { action: "body", event: Some(id), by: Some(caller), ..Entry::default() };
+        entry.write(refused.as_ref());
+        refused.map_or(Ok(()), Err)?;
+    }
+    if shown.body_removed {
+        let help = "set store_body = true at its source to keep bodies after delivery";
+        let detail = "the body of this event was removed once it was delivered";
+        return Err(Problem::new(StatusCode::GONE, "body_removed", detail, help));
+    }
+    let body = shown.event.body.bytes().clone();
+    let mut answer = answer::bytes(body, HeaderValue::from_static("application/octet-stream"));
     let name = format!("attachment; filename=\"{id}.bin\"");
     let name = HeaderValue::try_from(name).expect("an id is hexadecimal digits and hyphens");
     answer.headers_mut().insert(header::CONTENT_DISPOSITION, name);
@@ -76,54 +127,32 @@ pub(super) async fn body(admin: &Admin, id: EventId) -> Result<Answer, Problem> 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Redeliver {
+    #[serde(default, deserialize_with = "api::present")]
     upstream: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
-/// Does it, and writes it to the audit log, done or not.
+/// Does it to one event.
 pub(super) async fn act(
     admin: &Admin,
-    caller: Caller,
+    entry: &mut Entry,
     action: Action,
     id: EventId,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Answer, Problem> {
-    let done = try_act(admin, action, id, headers, body).await;
-    let (name, by) = (action.name(), caller);
-    match &done {
-        Ok((count, upstream)) => {
-            tracing::info!(target: "audit", action = name, event = %id, upstream, count, %by, "an operator changed an event");
-        }
-        Err(problem) => {
-            let code = problem.code();
-            tracing::info!(target: "audit", action = name, event = %id, code, %by, "an operator could not change an event");
-        }
-    }
-    let (count, _) = done?;
-    Ok(answer::json(StatusCode::OK, &Done { id: id.to_string(), action: name.to_owned(), count }))
-}
-
-async fn try_act(
-    admin: &Admin,
-    action: Action,
-    id: EventId,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<(u64, Option<String>), Problem> {
     let store = &admin.store;
-    let mut upstream = None;
     if action == Action::Redeliver {
-        upstream = read::<Redeliver>(headers, body)?.upstream;
-        check_upstream(admin, upstream.as_deref())?;
+        entry.upstream = read::<Redeliver>(headers, body)?.upstream;
+        check_upstream(admin, entry.upstream.as_deref())?;
     } else {
         let Nothing {} = read(headers, body)?;
     }
     let count = match action {
-        Action::Redeliver => store.redeliver(id, upstream.as_deref()).await.map(u64::from),
+        Action::Redeliver => store.redeliver(id, entry.upstream.as_deref()).await.map(u64::from),
         Action::Release => store.release(id).await.map(u64::from),
         Action::Forget => store.forget(id).await,
         Action::Purge => store.purge(id).await.map(|()| 1),
@@ -131,38 +160,47 @@ async fn try_act(
     if count.is_ok() && matches!(action, Action::Forget | Action::Purge) {
         (admin.forgotten)(id);
     }
-    match count {
+    let count = match count {
         // Forgetting twice is fine: the keys are free, which is what was asked.
-        Ok(0) if action != Action::Forget => Err(nothing_to_do(action)),
-        Ok(count) => Ok((count, upstream)),
+        Ok(0) if action != Action::Forget => return Err(nothing_to_do(action)),
+        Ok(count) => count,
         Err(StoreError::NotFound) => {
             // The store says so too when there is an event but nothing of it in a state that fits.
             find(admin, id).await?;
-            Err(nothing_to_do(action))
+            return Err(nothing_to_do(action));
         }
-        Err(error) => Err(store_problem(&error)),
-    }
+        Err(error) => return Err(store_problem(&error)),
+    };
+    entry.count = Some(count);
+    Ok(answer::json(StatusCode::OK, &Done { id: id.to_string(), action: action.name().to_owned(), count }))
 }
 
 /// Reads the JSON of a change. What a form of another site could send is refused by its content type.
-fn read<T: Default + for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
-    if body.is_empty() {
-        return Ok(T::default());
-    }
+pub(super) fn read<T: Default + for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() { Ok(T::default()) } else { read_needed(headers, body) }
+}
+
+/// As [`read`], of a change that has to say something.
+pub(super) fn read_needed<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-        let help = "send `content-type: application/json`, or no body";
+        let help = "send `content-type: application/json`";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(Problem::new(status, "content_type", "the body is not said to be JSON", help));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        let help = "redeliver takes {\"upstream\": \"<name>\"}, the others nothing";
-        Problem::new(StatusCode::BAD_REQUEST, "body_malformed", format!("failed to read the body: {error}"), help)
-    })
+    let malformed = |why: &str| {
+        let help = "GET /api/v1/openapi.json says what a change takes";
+        Problem::new(StatusCode::BAD_REQUEST, "body_malformed", format!("failed to read the body: {why}"), help)
+    };
+    // A list of the values would be taken for an object by its types.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(malformed("it is no JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))
 }
 
 /// The store would make a delivery to any name; one that nobody serves would wait for ever.
-fn check_upstream(admin: &Admin, upstream: Option<&str>) -> Result<(), Problem> {
+pub(super) fn check_upstream(admin: &Admin, upstream: Option<&str>) -> Result<(), Problem> {
     let Some(upstream) = upstream else { return Ok(()) };
     let known = (admin.upstreams)();
     if known.iter().any(|known| &*known.name == upstream) {
@@ -192,7 +230,7 @@ async fn find(admin: &Admin, id: EventId) -> Result<Shown, Problem> {
     admin.store.show(id).await.map_err(|error| store_problem(&error))
 }
 
-fn store_problem(error: &StoreError) -> Problem {
+pub(super) fn store_problem(error: &StoreError) -> Problem {
     match error {
         StoreError::NotFound => Problem::new(
             StatusCode::NOT_FOUND,
@@ -235,53 +273,4 @@ fn is_credential(admin: &Admin, source: &str, header: &str) -> bool {
     TELLTALE.iter().any(|part| header.contains(part))
         || header.ends_with("-sig")
         || (admin.is_signature)(source, header)
-}
-
-fn preview(body: &[u8]) -> BodyPreview {
-    let beginning = &body[..body.len().min(BodyPreview::BYTES_MAX)];
-    let truncated = beginning.len() < body.len();
-    let (encoding, content) = match std::str::from_utf8(beginning) {
-        Ok(text) => ("utf-8", text.to_owned()),
-        // A character that the cut went through does not make the body binary.
-        Err(error) if truncated && error.error_len().is_none() => {
-            ("utf-8", String::from_utf8_lossy(&beginning[..error.valid_up_to()]).into_owned())
-        }
-        Err(_) => ("base64", Base64::encode_string(beginning)),
-    };
-    BodyPreview {
-        bytes: body.len() as u64,
-        sha256: encode_hex(&Sha256::digest(body)),
-        encoding: encoding.to_owned(),
-        content,
-        truncated,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_preview_is_text_where_it_can_be_and_bounded() {
-        let text = preview("grüße".as_bytes());
-        assert_eq!((text.encoding.as_str(), text.content.as_str(), text.truncated), ("utf-8", "grüße", false));
-
-        let binary = preview(&[0xff, 0, 1]);
-        assert_eq!((binary.encoding.as_str(), binary.content.as_str()), ("base64", "/wAB"));
-
-        // The last character of the preview is cut in two.
-        let long = format!("{}ü more", "x".repeat(BodyPreview::BYTES_MAX - 1));
-        let cut = preview(long.as_bytes());
-        assert_eq!((cut.encoding.as_str(), cut.truncated), ("utf-8", true));
-        assert_eq!(cut.content.len(), BodyPreview::BYTES_MAX - 1);
-        assert_eq!(cut.bytes, long.len() as u64);
-
-        let ends_in_half_a_character = preview(b"abc\xc3");
-        assert_eq!(ends_in_half_a_character.encoding, "base64");
-    }
-
-    #[test]
-    fn the_digest_is_that_of_the_whole_body() {
-        assert_eq!(preview(b"abc").sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
 }

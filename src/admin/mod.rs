@@ -7,28 +7,41 @@
 //! ```text
 //! GET  /livez /readyz /healthz        also HEAD and OPTIONS; without a token
 //! GET  /metrics                       OpenMetrics; role read
-//! GET  /api/v1/status                 role read
-//! GET  /api/v1/events?source=&upstream=&state=&type=&since=&until=&attempt_id=&limit=&cursor=
-//! GET  /api/v1/events/{id}            head, headers, deliveries, attempts, the beginning of the body
+//! GET  /api/v1/openapi.json           all of this for programs
+//! GET  /api/v1/status
+//! GET  /api/v1/events                 a page of those that a filter fits
+//! GET  /api/v1/events/{id}            head, headers, keys, deliveries, attempts, the beginning of the body
 //! GET  /api/v1/events/{id}/body       the exact bytes
-//! POST /api/v1/events/{id}/redeliver  {"upstream": "<name>"}, optional; role operate
-//! POST /api/v1/events/{id}/release    role operate
-//! POST /api/v1/events/{id}/forget     role operate
-//! POST /api/v1/events/{id}/purge      role operate
+//! POST /api/v1/events/{id}/redeliver  {"upstream": "<name>"}, optional; role operate from here on
+//! POST /api/v1/events/{id}/release, forget, purge
+//! GET  /api/v1/operations             role read
+//! POST /api/v1/operations             the same over all events that a filter fits
+//! GET  /api/v1/operations/{id}        how far it got; role read
+//! POST /api/v1/operations/{id}/stop, resume
+//! POST /api/v1/upstreams/{name}/pause, resume
 //! ```
+//!
+//! Whatever is posted is in the audit log, done or refused.
 
 mod access;
 mod answer;
 pub mod api;
+mod audit;
 mod events;
+mod filter;
+pub mod openapi;
+mod operations;
 mod query;
+mod redact;
 mod route;
 mod serve;
 mod status;
+mod upstreams;
 
 use std::{any::Any, convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -36,21 +49,25 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
+pub use operations::Operations;
+pub use redact::Hidden;
 pub use serve::serve;
 
 use crate::{
-    config::model::AdminToken,
+    config::model::{AdminToken, Role},
     event::{EventId, Name},
-    store::EventStore,
+    store::{EventStore, Pause, StoreError},
     telemetry::{
         Health, Metrics,
         health::{Probe, health_response},
     },
     time::Clock,
+    verify::Key,
 };
 use access::Access;
 use answer::{Answer, Problem};
-use route::{Resource, Route};
+use audit::Entry;
+use route::{Change, Resource, Route};
 
 /// The body of a change is a few dozen bytes of JSON.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -63,15 +80,39 @@ pub struct UpstreamStatus {
     pub name: Name,
     /// `closed`, `half-open` or `open`.
     pub breaker: &'static str,
+    /// How long it has been in that state.
+    pub breaker_for: Option<Duration>,
+    /// How often it opened.
+    pub breaker_opened_total: Option<u64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Whether an operator paused it.
+    pub paused: Option<Pause>,
+}
+
+/// What the configuration says about the store.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreFacts {
+    /// Its engine.
+    pub engine: &'static str,
+    /// When an append counts as durable, and what that survives.
+    pub durability: &'static str,
+    /// What it may take, in bytes.
+    pub bytes_max: u64,
 }
 
 /// What the gateway knows about configured upstreams, asked anew for every answer.
 pub type Upstreams = Box<dyn Fn() -> Vec<UpstreamStatus> + Send + Sync>;
 /// Whether a source's scheme reads its proof from this header (in lower case): its value is not shown.
 pub type IsSignature = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
-
+/// What of a source's events nobody is shown; `None` if the source is not configured.
+pub type HiddenOf = Box<dyn Fn(&str) -> Option<Hidden> + Send + Sync>;
+/// The event keys of a source that the provider's own id may have led to; if none can be told, why.
+pub type EventKeys = Box<dyn Fn(&str, &str) -> Result<Vec<Key>, String> + Send + Sync>;
+/// Pauses an upstream, or lets it go on. False if there is no such upstream.
+pub type SetPaused = Box<dyn Fn(String, Option<Pause>) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
 /// Told after the store has forgotten the keys of an event, so that the guard forgets them too.
-pub type Forgotten = Box<dyn Fn(EventId) + Send + Sync>;
+pub type Forgotten = Arc<dyn Fn(EventId) + Send + Sync>;
 
 /// What the gateway gives to make an [`Admin`] of.
 pub struct Given {
@@ -91,10 +132,20 @@ pub struct Given {
     pub started_at: Instant,
     /// The configured upstreams.
     pub upstreams: Upstreams,
+    /// What the configuration says about the store.
+    pub store_facts: StoreFacts,
     /// Which headers carry signatures, besides those whose name says so.
     pub is_signature: IsSignature,
+    /// What is redacted.
+    pub hidden: HiddenOf,
+    /// What the provider's own ids lead to.
+    pub event_keys: EventKeys,
+    /// Pauses upstreams.
+    pub set_paused: SetPaused,
     /// Told of every event whose keys were freed.
     pub forgotten: Forgotten,
+    /// Carries out what is done to many events.
+    pub operations: Arc<Operations>,
 }
 
 /// Everything that requests to the admin listener share.
@@ -106,8 +157,13 @@ pub struct Admin {
     clock: Clock,
     started_at: Instant,
     upstreams: Upstreams,
+    store_facts: StoreFacts,
     is_signature: IsSignature,
+    hidden: HiddenOf,
+    event_keys: EventKeys,
+    set_paused: SetPaused,
     forgotten: Forgotten,
+    operations: Arc<Operations>,
     counts_kept: status::CountsKept,
 }
 
@@ -120,18 +176,21 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Ready to answer.
     pub fn new(given: Given) -> Arc<Self> {
-        let Given { listen, tokens, store, health, metrics, clock, started_at, upstreams, is_signature, forgotten } =
-            given;
         Arc::new(Self {
-            access: Access::new(listen, tokens),
-            store,
-            health,
-            metrics,
-            clock,
-            started_at,
-            upstreams,
-            is_signature,
-            forgotten,
+            access: Access::new(given.listen, given.tokens),
+            store: given.store,
+            health: given.health,
+            metrics: given.metrics,
+            clock: given.clock,
+            started_at: given.started_at,
+            upstreams: given.upstreams,
+            store_facts: given.store_facts,
+            is_signature: given.is_signature,
+            hidden: given.hidden,
+            event_keys: given.event_keys,
+            set_paused: given.set_paused,
+            forgotten: given.forgotten,
+            operations: given.operations,
             counts_kept: status::CountsKept::default(),
         })
     }
@@ -190,14 +249,15 @@ where
 {
     let resource = match Route::find(&head.method, head.uri.path())? {
         Route::Probe(probe) => return Ok(answer_probe(admin, head, probe).await),
+        Route::To(Resource::Change(change)) => {
+            let mut entry = Entry { action: change.name(), ..Entry::default() };
+            let done = try_change(admin, &mut entry, change, head, body).await;
+            entry.write(done.as_ref().err());
+            return done;
+        }
         Route::To(resource) => resource,
     };
-    let caller = admin.access.check(head, resource.role()).inspect_err(|problem| {
-        if let Resource::Act(action, id) = resource {
-            let (action, code) = (action.name(), problem.code());
-            tracing::info!(target: "audit", action, event = %id, code, "somebody was not let in");
-        }
-    })?;
+    let caller = admin.access.check(head, resource.role())?;
     let query = head.uri.query();
     if resource != Resource::Events {
         query::none(query)?;
@@ -205,13 +265,43 @@ where
     match resource {
         Resource::Metrics => Ok(status::metrics(admin).await),
         Resource::Status => Ok(status::status(admin).await),
-        Resource::Events => events::list(admin, query).await,
-        Resource::Event(id) => events::show(admin, id).await,
-        Resource::Body(id) => events::body(admin, id).await,
-        Resource::Act(action, id) => {
-            let body = read(body).await?;
-            events::act(admin, caller, action, id, &head.headers, &body).await
-        }
+        Resource::OpenApi => Ok(openapi::openapi()),
+        Resource::Events => events::list(admin, caller, query).await,
+        Resource::Event(id) => events::show(admin, caller, id).await,
+        Resource::Body(id) => events::body(admin, caller, id).await,
+        Resource::Operations => operations::list(admin, caller).await,
+        Resource::Operation(id) => operations::show(admin, caller, id).await,
+        Resource::Change(_) => unreachable!("it was taken above"),
+    }
+}
+
+/// Changes something. What is to be told about it is noted as soon as it is known.
+async fn try_change<B>(
+    admin: &Admin,
+    entry: &mut Entry,
+    change: Change,
+    head: &Parts,
+    body: B,
+) -> Result<Answer, Problem>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send,
+{
+    match &change {
+        Change::Act(_, id) => entry.event = Some(*id),
+        Change::Stop(id) | Change::Resume(id) => entry.operation = Some(*id),
+        Change::Pause(_, name) => entry.upstream = Some(name.clone()),
+        Change::Begin => {}
+    }
+    let caller = admin.access.check(head, Role::Operate)?;
+    entry.by = Some(caller);
+    query::none(head.uri.query())?;
+    let (headers, body) = (&head.headers, read(body).await?);
+    match change {
+        Change::Act(action, id) => events::act(admin, entry, action, id, headers, &body).await,
+        Change::Begin => operations::begin(admin, entry, caller, headers, &body).await,
+        Change::Stop(id) => operations::stop(admin, caller, id, headers, &body).await,
+        Change::Resume(id) => operations::resume(admin, id, headers, &body).await,
+        Change::Pause(pausing, name) => upstreams::pause(admin, entry, caller, pausing, &name, headers, &body).await,
     }
 }
 

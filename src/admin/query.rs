@@ -4,46 +4,61 @@
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 
-use super::answer::Problem;
-use crate::{
-    document::parse_duration,
-    event::{EventId, State},
-    store::Filter,
-    time::Wall,
+use super::{
+    answer::Problem,
+    api::EventFilter,
+    filter::{event_id, wrong},
 };
+use crate::{event::EventId, store::Direction};
 
 /// Events on a page unless asked otherwise.
 pub(super) const LIMIT_DEFAULT: usize = 50;
 /// Events on a page at most.
 pub(super) const LIMIT_MAX: usize = 500;
 
-const FILTERS: [&str; 9] = ["source", "upstream", "state", "type", "since", "until", "attempt_id", "limit", "cursor"];
+const PAGING: [&str; 3] = ["limit", "cursor", "order"];
 
-/// Reads the filter of `GET /api/v1/events`. A `+` is a plus sign, as in RFC 3339 and unlike in forms.
-pub(super) fn filter(raw: Option<&str>, now: Wall) -> Result<(Filter, usize), Problem> {
-    let (mut filter, mut events_max) = (Filter::default(), LIMIT_DEFAULT);
-    for (name, value) in pairs(raw, &FILTERS)? {
-        let wrong = |help: &str| wrong_value(&name, &value, help);
+/// What `GET /api/v1/events` is asked for.
+#[derive(Debug)]
+pub(super) struct ListQuery {
+    pub(super) filter: EventFilter,
+    pub(super) direction: Direction,
+    pub(super) limit: usize,
+    pub(super) cursor: Option<EventId>,
+}
+
+/// Reads the query of a list. A `+` is a plus sign, as in RFC 3339 and unlike in forms.
+pub(super) fn list(raw: Option<&str>) -> Result<ListQuery, Problem> {
+    let mut query = ListQuery {
+        filter: EventFilter::default(),
+        direction: Direction::NewestFirst,
+        limit: LIMIT_DEFAULT,
+        cursor: None,
+    };
+    let known: Vec<_> = EventFilter::default().parts().map(|(name, _)| name).into_iter().chain(PAGING).collect();
+    for (name, value) in pairs(raw, &known)? {
+        let wrong = |help: &str| wrong(&name, &value, help);
         match name.as_str() {
-            "source" => filter.source = Some(value),
-            "upstream" => filter.upstream = Some(value),
-            "state" => filter.state = Some(state(&value).ok_or_else(|| wrong(&state_help()))?),
-            "type" => filter.event_type = Some(value),
-            "since" => filter.since = Some(time(&value, now).ok_or_else(|| wrong(TIME_HELP))?),
-            "until" => filter.until = Some(time(&value, now).ok_or_else(|| wrong(TIME_HELP))?),
-            "attempt_id" => filter.attempt_id = Some(value),
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                events_max = limit.ok_or_else(|| wrong(&format!("a number from 1 to {LIMIT_MAX}")))?;
+                let digits = value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0');
+                let limit = value.parse().ok().filter(|limit| digits && (1..=LIMIT_MAX).contains(limit));
+                query.limit = limit.ok_or_else(|| wrong(&format!("a number from 1 to {LIMIT_MAX}")))?;
             }
             "cursor" => {
-                let before = value.parse::<EventId>().ok();
-                filter.before = Some(before.ok_or_else(|| wrong("the `next_cursor` of the page before"))?);
+                let at = event_id(&value).ok_or_else(|| wrong("the `next_cursor` of the page before"))?;
+                query.cursor = Some(at);
             }
-            _ => unreachable!("pairs yields known names only"),
+            "order" => {
+                query.direction = match value.as_str() {
+                    "newest" => Direction::NewestFirst,
+                    "oldest" => Direction::OldestFirst,
+                    _ => return Err(wrong("`newest`, which comes first unless you say so, or `oldest`")),
+                }
+            }
+            name => *query.filter.part(name).expect("what is no paging is a part") = Some(value),
         }
     }
-    Ok((filter, events_max))
+    Ok(query)
 }
 
 /// Refuses any query.
@@ -76,31 +91,9 @@ fn pairs(raw: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Pro
     Ok(pairs)
 }
 
-fn decode(text: &str) -> Option<String> {
+/// Percent-encoding undone; `None` if that is not UTF-8.
+pub(super) fn decode(text: &str) -> Option<String> {
     Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
-}
-
-fn state(text: &str) -> Option<State> {
-    State::from_name(text)
-}
-
-fn state_help() -> String {
-    format!("one of {}", State::ALL.map(State::name).join(", "))
-}
-
-const TIME_HELP: &str = "a time such as 2026-11-21T08:00:00Z, or how long ago, such as 90m or 2d";
-
-fn time(text: &str, now: Wall) -> Option<Wall> {
-    if let Some(ago) = parse_duration(text) {
-        let ago_ms = i64::try_from(ago.as_millis()).ok()?;
-        return Some(Wall::from_unix_ms(now.unix_ms().saturating_sub(ago_ms)));
-    }
-    let at: jiff::Timestamp = text.parse().ok()?;
-    Some(Wall::from_unix_ms(at.as_millisecond()))
-}
-
-fn wrong_value(name: &str, value: &str, help: &str) -> Problem {
-    bad("parameter_wrong", &format!("`{name}` cannot be `{value}`"), &format!("give {help}"))
 }
 
 fn bad(code: &'static str, detail: &str, help: &str) -> Problem {
@@ -112,38 +105,36 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const NOW: Wall = Wall::from_unix_s(1_700_000_000);
+    use crate::time::Wall;
 
     fn refused(raw: &str) -> String {
-        let problem = filter(Some(raw), NOW).expect_err(raw);
+        let problem = list(Some(raw)).expect_err(raw);
         format!("{problem:?}")
     }
 
     #[test]
-    fn every_filter_is_read() {
-        let id = EventId::new(NOW);
-        let raw = format!(
-            "source=parts%20source&upstream=orders&state=dead&type=a%2Fb%26c&since=2023-11-14T23:13:20+01:00&until=90m\
-             &attempt_id=x&limit=500&cursor={id}"
-        );
-        let (filter, limit) = filter(Some(&raw), NOW).expect("all are known");
-        assert_eq!(filter.source.as_deref(), Some("parts source"));
-        assert_eq!(filter.upstream.as_deref(), Some("orders"));
-        assert_eq!(filter.state, Some(State::Dead));
-        assert_eq!(filter.event_type.as_deref(), Some("a/b&c"));
-        assert_eq!(filter.since, Some(NOW));
-        assert_eq!(filter.until, Some(Wall::from_unix_s(1_700_000_000 - 5400)));
-        assert_eq!(filter.attempt_id.as_deref(), Some("x"));
-        assert_eq!((limit, filter.before), (500, Some(id)));
+    fn every_parameter_is_read() {
+        let id = EventId::new(Wall::from_unix_s(1_700_000_000));
+        let raw = format!("source=parts%20source&type=a%2Fb%26c&since=1+01:00&limit=500&order=oldest&cursor={id}");
+        let query = list(Some(&raw)).expect("all are known");
+        assert_eq!(query.filter.source.as_deref(), Some("parts source"));
+        assert_eq!(query.filter.event_type.as_deref(), Some("a/b&c"));
+        assert_eq!(query.filter.since.as_deref(), Some("1+01:00"));
+        assert_eq!((query.limit, query.direction, query.cursor), (500, Direction::OldestFirst, Some(id)));
+        for (name, _) in EventFilter::default().parts() {
+            let query = list(Some(&format!("{name}=x"))).expect("a part");
+            let set: Vec<_> = query.filter.parts().into_iter().filter(|(_, part)| part.is_some()).collect();
+            assert_eq!(set, [(name, &Some("x".to_owned()))]);
+        }
     }
 
     #[test]
     fn a_typing_error_never_answers_with_everything() {
         assert!(refused("sorce=a").contains("known are source, upstream, state"));
-        assert!(refused("state=deed").contains("one of due, leased, delivered"));
         assert!(refused("state=dead&state=due").contains("stands twice"));
-        for raw in ["source=", "source", "limit=0", "limit=501", "limit=x", "since=yesterday", "cursor=1", "type=%ff"] {
+        for raw in
+            ["source=", "source", "limit=0", "limit=501", "limit=x", "limit=+1", "cursor=1", "type=%ff", "order=up"]
+        {
             refused(raw);
         }
         assert!(none(Some("a=1")).is_err() && none(None).is_ok() && none(Some("")).is_ok());
@@ -152,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_query_panics(raw in "[a-z=&%+0-9:.-]{0,60}|.{0,40}") {
-            let _ = filter(Some(&raw), NOW);
+            let _ = list(Some(&raw));
         }
     }
 }

@@ -8,12 +8,13 @@ use tokio::time::{Instant, timeout};
 use super::{
     Admin,
     answer::{self, Answer},
-    api::{Checks, Counts, HealthDetail, ReasonRow, Status, UpstreamRow, to_ms},
+    api::{Checks, Counts, HealthDetail, PauseRow, ReasonRow, Status, StoreRow, UpstreamRow, to_ms},
 };
 use crate::{
     event::State,
     store::Stats,
     telemetry::health::{PROBE_METHODS, Probe, Reason},
+    time::Wall,
 };
 
 /// A probe must not wait for a store that hangs: it has a timeout of its own, often one second.
@@ -59,6 +60,7 @@ pub(super) async fn status(admin: &Admin) -> Answer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.duration_since(admin.started_at).as_secs(),
         health: health(admin, stats.as_ref().map(count)),
+        store: store(admin, stats.as_ref()),
         upstreams: upstreams(admin, &stats.unwrap_or_default()),
     };
     answer::json(StatusCode::OK, &status)
@@ -127,20 +129,39 @@ fn count(stats: &Stats) -> Counts {
     }
 }
 
+fn store(admin: &Admin, stats: Option<&Stats>) -> StoreRow {
+    let facts = &admin.store_facts;
+    StoreRow {
+        engine: facts.engine.to_owned(),
+        durability: facts.durability.to_owned(),
+        bytes: stats.map(|stats| stats.bytes),
+        bytes_max: facts.bytes_max,
+        share_bytes_max: stats.map(|stats| stats.share_bytes_max),
+        unrouted: stats.map(|stats| stats.unrouted),
+        damaged: stats.map(|stats| stats.damaged),
+        restored_at: admin.store.restored_at().map(Wall::rfc3339),
+    }
+}
+
 fn upstreams(admin: &Admin, stats: &Stats) -> Vec<UpstreamRow> {
-    let breakers: BTreeMap<_, _> =
-        (admin.upstreams)().into_iter().map(|upstream| (upstream.name, upstream.breaker)).collect();
-    let mut names: Vec<_> = breakers.keys().chain(stats.deliveries.keys().map(|(name, _)| name)).collect();
+    let configured: BTreeMap<_, _> =
+        (admin.upstreams)().into_iter().map(|upstream| (upstream.name.clone(), upstream)).collect();
+    let mut names: Vec<_> = configured.keys().chain(stats.deliveries.keys().map(|(name, _)| name)).collect();
     names.sort_unstable();
     names.dedup();
     names
         .into_iter()
         .map(|name| {
             let in_state = |state| stats.deliveries.get(&(name.clone(), state)).copied().unwrap_or(0);
+            let lane = configured.get(name);
             UpstreamRow {
                 name: name.to_string(),
-                configured: breakers.contains_key(name),
-                breaker: breakers.get(name).map(|&state| state.to_owned()),
+                configured: lane.is_some(),
+                breaker: lane.map(|lane| lane.breaker.to_owned()),
+                breaker_for_ms: lane.and_then(|lane| lane.breaker_for).map(to_ms),
+                breaker_opened_total: lane.and_then(|lane| lane.breaker_opened_total),
+                last_error: lane.and_then(|lane| lane.last_error.clone()),
+                paused: lane.and_then(|lane| lane.paused.as_ref()).map(PauseRow::from),
                 due: in_state(State::Due),
                 leased: in_state(State::Leased),
                 delivered: in_state(State::Delivered),
@@ -148,6 +169,7 @@ fn upstreams(admin: &Admin, stats: &Stats) -> Vec<UpstreamRow> {
                 parked: in_state(State::Parked),
                 dead: in_state(State::Dead),
                 oldest_due_ms: stats.oldest_due.get(name).copied().map(to_ms),
+                open_bytes: stats.open_bytes.get(name).copied().unwrap_or(0),
             }
         })
         .collect()

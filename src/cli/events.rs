@@ -1,15 +1,15 @@
 //! `hookward events`.
 
-mod redeliver;
+mod change;
 mod show;
 
-use std::{fmt::Write as _, num::NonZeroUsize, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode};
 
 use super::{
     admin::{Connect, Gateway, query},
-    print::{confirm, print, print_json, size, table},
+    print::{print, print_json, size, table},
 };
-use crate::admin::api::{DeliveryRow, Done, EventPage, EventRow};
+use crate::admin::api::{DeliveryRow, EventFilter, EventPage, EventRow};
 
 /// Look at the events of a running gateway, and repair.
 #[derive(Debug, clap::Args)]
@@ -32,9 +32,11 @@ enum Command {
     #[command(after_help = "Examples:
   hookward events list --state held              what waits for you
   hookward events list --source partssource --since 2026-11-21T08:00:00Z --until 1h
+  hookward events list --source stripe --key evt_1NG8Du2eZvKYlo2CUI79vXWy
+  hookward events list --json-pointer /data/order --json-value 4711 --since 7d
   hookward events list --attempt-id 7c1f… --json")]
     List(List),
-    /// Show one event: its headers, deliveries, attempts and body.
+    /// Show one event: its headers, deliveries, attempts, keys and body.
     #[command(after_help = "Examples:
   hookward events show 019604a1-…
   hookward events show 019604a1-… --body > body.json     the exact bytes")]
@@ -46,23 +48,27 @@ enum Command {
   hookward events redeliver --state dead --since 1d      every dead delivery, after a question
   hookward events redeliver --source gains --until 1h --to orders --rate 20 --yes
 
+With a filter the gateway does it; Ctrl-C stops the watching only. `hookward operations` shows how far it is.
 With --state or --upstream, only the deliveries that match are sent again, not the others of the same event.")]
-    Redeliver(redeliver::Redeliver),
+    Redeliver(change::Redeliver),
     /// Let held events go to their upstreams: stale ones, and conflicts.
     #[command(after_help = "Examples:
   hookward events list --state held              what is held, and why
-  hookward events release 019604a1-…")]
-    Release(Named),
+  hookward events release 019604a1-…
+  hookward events release --state held --source gains")]
+    Release(change::Change),
     /// Free the keys of events, so that the same webhook is accepted anew.
     ///
     /// The events stay; when the provider sends one again, it becomes another event.
-    #[command(after_help = "Example:
-  hookward events forget 019604a1-…")]
-    Forget(Named),
+    #[command(after_help = "Examples:
+  hookward events forget 019604a1-…
+  hookward events forget --source gains --since 1h")]
+    Forget(change::Change),
     /// Remove events with their keys, deliveries and history, for good.
-    #[command(after_help = "Example:
-  hookward events purge 019604a1-… --yes")]
-    Purge(Purge),
+    #[command(after_help = "Examples:
+  hookward events purge 019604a1-… --yes
+  hookward events purge --state dead --until 30d")]
+    Purge(change::Change),
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,8 +76,11 @@ struct List {
     #[command(flatten)]
     filter: Filter,
     /// At most this many, up to 500.
-    #[arg(long, value_name = "N", default_value = "50")]
-    limit: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
+    /// Oldest first.
+    #[arg(long)]
+    oldest: bool,
     /// Go on where a page ended.
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
@@ -92,7 +101,7 @@ struct Filter {
     /// With a delivery to this upstream.
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// With a delivery in this state: due, leased, delivered, held, parked, dead.
+    /// With a delivery in this state: due, leased, delivered, held, parked, dead; or unrouted, without any.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
     /// Of this type, exactly.
@@ -107,70 +116,74 @@ struct Filter {
     /// With this attempt id of the provider.
     #[arg(long, value_name = "ID")]
     attempt_id: Option<String>,
+    /// This one.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// With this key, as `events show` lists it; with --source also the provider's own id of the event.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// With --json-value at this place of the body: /data/id.
+    #[arg(long, value_name = "POINTER", requires = "json_value")]
+    json_pointer: Option<String>,
+    /// A string without its quotes, the digits of an integer, true, false.
+    #[arg(long, value_name = "VALUE", requires = "json_pointer")]
+    json_value: Option<String>,
 }
 
 impl Filter {
-    fn parameters(&self) -> Vec<(&'static str, &str)> {
-        let all = [
-            ("source", &self.source),
-            ("upstream", &self.upstream),
-            ("state", &self.state),
-            ("type", &self.event_type),
-            ("since", &self.since),
-            ("until", &self.until),
-            ("attempt_id", &self.attempt_id),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    fn filter(&self) -> EventFilter {
+        EventFilter {
+            source: self.source.clone(),
+            upstream: self.upstream.clone(),
+            state: self.state.clone(),
+            event_type: self.event_type.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+            attempt_id: self.attempt_id.clone(),
+            id: self.id.clone(),
+            key: self.key.clone(),
+            json_pointer: self.json_pointer.clone(),
+            json_value: self.json_value.clone(),
+        }
     }
-    async fn page(&self, gateway: &Gateway, limit: usize, cursor: Option<&str>) -> anyhow::Result<EventPage> {
-        let limit = limit.to_string();
-        let mut parameters = self.parameters();
-        parameters.push(("limit", &limit));
-        parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
-        gateway.get(&format!("/api/v1/events{}", query(&parameters))).await
-    }
-}
-
-#[derive(Debug, clap::Args)]
-struct Named {
-    /// Ids, as `events list` shows them.
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<String>,
-    #[command(flatten)]
-    connect: Connect,
-}
-
-#[derive(Debug, clap::Args)]
-struct Purge {
-    #[command(flatten)]
-    named: Named,
-    /// Do not ask.
-    #[arg(short, long)]
-    yes: bool,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match *args.command {
         Command::List(args) => list(&args).await?,
         Command::Show(args) => show::run(&args).await?,
-        Command::Redeliver(args) => redeliver::run(&args).await?,
-        Command::Release(args) => each(&args, "release").await?,
-        Command::Forget(args) => each(&args, "forget").await?,
-        Command::Purge(args) => {
-            let question = format!("Purge {} for good?", plural(args.named.ids.len() as u64, "event"));
-            if !confirm(&question, args.yes)? {
-                return Ok(ExitCode::from(super::FAILED));
-            }
-            each(&args.named, "purge").await?;
-        }
+        Command::Redeliver(args) => return change::redeliver(&args).await,
+        Command::Release(args) => return change::run(change::Action::Release, &args).await,
+        Command::Forget(args) => return change::run(change::Action::Forget, &args).await,
+        Command::Purge(args) => return change::run(change::Action::Purge, &args).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn list(args: &List) -> anyhow::Result<()> {
     let gateway = Gateway::new(&args.connect)?;
-    let page = args.filter.page(&gateway, args.limit.get(), args.cursor.as_deref()).await?;
+    let page = collect(&gateway, args).await?;
     if args.json { print_json(&page) } else { print(&render(&page)) }
+}
+
+/// A page may be short although the list goes on: where bodies are searched, each call looks at a part of them.
+async fn collect(gateway: &Gateway, args: &List) -> anyhow::Result<EventPage> {
+    let filter = args.filter.filter();
+    let mut whole = EventPage { events: Vec::new(), next_cursor: args.cursor.clone() };
+    loop {
+        let limit = (usize::from(args.limit) - whole.events.len()).to_string();
+        let mut parameters: Vec<_> =
+            filter.parts().into_iter().filter_map(|(name, part)| Some((name, part.as_deref()?))).collect();
+        parameters.push(("limit", &limit));
+        parameters.extend(args.oldest.then_some(("order", "oldest")));
+        parameters.extend(whole.next_cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: EventPage = gateway.get(&format!("/api/v1/events{}", query(&parameters))).await?;
+        whole.events.extend(page.events);
+        whole.next_cursor = page.next_cursor;
+        if whole.next_cursor.is_none() || whole.events.len() >= usize::from(args.limit) {
+            return Ok(whole);
+        }
+    }
 }
 
 fn render(page: &EventPage) -> String {
@@ -202,21 +215,11 @@ fn deliveries_summary(deliveries: &[DeliveryRow]) -> String {
         let reason = delivery.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         format!("{} {}{reason}", delivery.upstream, delivery.state)
     };
-    if deliveries.is_empty() { "-".to_owned() } else { deliveries.iter().map(one).collect::<Vec<_>>().join(", ") }
-}
-
-async fn each(args: &Named, action: &str) -> anyhow::Result<()> {
-    let gateway = Gateway::new(&args.connect)?;
-    for id in &args.ids {
-        let done: Done = gateway.post(&event_path(id, action), None).await?;
-        let text = match action {
-            "release" => format!("{id}: {} released", plural(done.count, "delivery")),
-            "forget" => format!("{id}: {} freed", plural(done.count, "key")),
-            _ => format!("{id}: purged"),
-        };
-        print(&format!("{text}\n"))?;
+    if deliveries.is_empty() {
+        "unrouted".to_owned()
+    } else {
+        deliveries.iter().map(one).collect::<Vec<_>>().join(", ")
     }
-    Ok(())
 }
 
 /// Whatever was typed stays one segment of the path.
@@ -261,6 +264,7 @@ mod tests {
             reason: reason.map(Into::into),
             attempts: 1,
             due_in_ms: None,
+            order_key: None,
             history: Vec::new(),
         }
     }
@@ -275,7 +279,7 @@ mod tests {
         insta::assert_snapshot!(render(&page), @r"
         ID                                    RECEIVED                  SOURCE       TYPE                    DELIVERIES                                 COPIES  SIZE
         01960000-0000-7000-8000-000000000002  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  orders dead (status 410), audit delivered  1       2.0 KiB
-        01960000-0000-7000-8000-000000000001  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  -                                          1       2.0 KiB
+        01960000-0000-7000-8000-000000000001  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  unrouted                                   1       2.0 KiB
         more: --cursor 01960000-0000-7000-8000-000000000001
         ");
     }

@@ -7,12 +7,15 @@ mod check;
 mod demo;
 mod echo;
 mod events;
+mod operations;
 mod print;
 mod providers;
 mod send;
 mod serve;
 mod sign;
 mod status;
+mod store;
+mod upstreams;
 mod verify;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode};
@@ -50,7 +53,10 @@ enum Command {
     Verify(verify::Args),
     Providers(providers::Args),
     Events(events::Args),
+    Operations(operations::Args),
+    Upstreams(upstreams::Args),
     Status(status::Args),
+    Store(store::Args),
 }
 
 /// The program failed: exit code 1.
@@ -70,7 +76,10 @@ pub async fn run() -> ExitCode {
         Command::Verify(args) => verify::run(args).await,
         Command::Providers(args) => providers::run(args).await,
         Command::Events(args) => events::run(args).await,
+        Command::Operations(args) => operations::run(args).await,
+        Command::Upstreams(args) => upstreams::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Store(args) => store::run(args).await,
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("hookward: {error:#}");

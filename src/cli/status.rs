@@ -49,17 +49,41 @@ fn render(status: &Status) -> String {
     match &status.health.counts {
         Some(counts) => {
             let (events, keys, bytes) = (counts.events, counts.keys, size(counts.bytes));
-            let _ = writeln!(out, "store: {bytes}, {events} events, {keys} keys");
+            let (store, max) = (&status.store, size(status.store.bytes_max));
+            let durability = escaped(&store.durability);
+            let _ = writeln!(out, "store: {bytes} of {max}, {events} events, {keys} keys; {durability}");
         }
         None => out.push_str("store: does not answer\n"),
+    }
+    if let Some(at) = &status.store.restored_at {
+        let _ = writeln!(out, "store: restored from a backup at {}", escaped(at));
+    }
+    if let Some(damaged) = status.store.damaged.filter(|damaged| *damaged > 0) {
+        let _ = writeln!(out, "store: {damaged} damaged rows were found; run `hookward store verify`");
     }
     if status.upstreams.is_empty() {
         return out;
     }
     out.push('\n');
-    let head = ["UPSTREAM", "BREAKER", "DUE", "OLDEST DUE", "IN FLIGHT", "HELD", "PARKED", "DEAD", "DELIVERED"];
-    let rows = status.upstreams.iter().map(row).collect::<Vec<_>>();
+    let head = ["UPSTREAM", "STATE", "DUE", "OLDEST DUE", "IN FLIGHT", "HELD", "PARKED", "DEAD", "DELIVERED", "SHARE"];
+    let rows = status.upstreams.iter().map(|upstream| row(upstream, status.store.share_bytes_max)).collect::<Vec<_>>();
     out.push_str(&table(&head, &rows));
+    for upstream in &status.upstreams {
+        let name = escaped(&upstream.name);
+        if let Some(pause) = &upstream.paused {
+            let (since, by) = (escaped(&pause.since), escaped(&pause.by));
+            let _ = writeln!(out, "\n{name} is paused since {since} by {by}: `hookward upstreams resume {name}`");
+        }
+        if let Some(error) = upstream.last_error.as_ref().filter(|_| upstream.breaker.as_deref() != Some("closed")) {
+            let _ = writeln!(out, "\n{name}: {}", escaped(error));
+        }
+    }
+    if let Some(unrouted) = status.store.unrouted.filter(|unrouted| *unrouted > 0) {
+        let _ = writeln!(
+            out,
+            "\n{unrouted} unrouted: `hookward events list --state unrouted` shows them; redeliver them `--to` an upstream"
+        );
+    }
     let stuck = |waits: fn(&UpstreamRow) -> u64| status.upstreams.iter().map(waits).sum::<u64>();
     for (count, state, what) in [
         (stuck(|row| row.held), "held", "`hookward events release ID` delivers it"),
@@ -73,10 +97,12 @@ fn render(status: &Status) -> String {
     out
 }
 
-fn row(upstream: &UpstreamRow) -> Vec<String> {
+fn row(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Vec<String> {
+    let breaker = upstream.breaker.as_deref().unwrap_or("not configured");
+    let share = share_bytes_max.and_then(|max| upstream.open_bytes.saturating_mul(100).checked_div(max));
     vec![
         upstream.name.clone(),
-        upstream.breaker.clone().unwrap_or_else(|| "not configured".to_owned()),
+        if upstream.paused.is_some() { "paused".to_owned() } else { breaker.to_owned() },
         upstream.due.to_string(),
         upstream.oldest_due_ms.map_or_else(|| "-".to_owned(), |ms| age(Duration::from_millis(ms))),
         upstream.leased.to_string(),
@@ -84,13 +110,14 @@ fn row(upstream: &UpstreamRow) -> Vec<String> {
         upstream.parked.to_string(),
         upstream.dead.to_string(),
         upstream.delivered.to_string(),
+        share.map_or_else(|| "-".to_owned(), |percent| format!("{percent} %")),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::{Checks, Counts, HealthDetail, ReasonRow};
+    use crate::admin::api::{Checks, Counts, HealthDetail, PauseRow, ReasonRow, StoreRow};
 
     #[test]
     fn a_status_says_what_waits_and_what_to_do() {
@@ -115,15 +142,38 @@ mod tests {
                 parked: 0,
                 dead: 2,
                 oldest_due_ms: Some(95_000),
+                breaker_for_ms: Some(7_000),
+                breaker_opened_total: Some(2),
+                last_error: Some("connection refused".into()),
+                paused: Some(PauseRow { since: "2026-11-21T08:00:00.000Z".into(), by: "token-1".into() }),
+                open_bytes: 262_144,
             }],
+            store: StoreRow {
+                engine: "sqlite".into(),
+                durability: "os: survives a crash, not a power cut".into(),
+                bytes: Some(1_258_291),
+                bytes_max: 10 << 30,
+                share_bytes_max: Some(1 << 20),
+                unrouted: Some(3),
+                damaged: Some(1),
+                restored_at: Some("2026-11-20T08:00:00.000Z".into()),
+            },
         };
         insta::assert_snapshot!(render(&status), @r"
         NOT READY, version 0.1.0, up 1h2m5s
           store: store is full:\u{1b}[2J disk
-        store: 1.1 MiB, 7 events, 14 keys
+        store: 1.1 MiB of 10.0 GiB, 7 events, 14 keys; os: survives a crash, not a power cut
+        store: restored from a backup at 2026-11-20T08:00:00.000Z
+        store: 1 damaged rows were found; run `hookward store verify`
 
-        UPSTREAM  BREAKER  DUE  OLDEST DUE  IN FLIGHT  HELD  PARKED  DEAD  DELIVERED
-        orders    open     3    1m35s       1          0     0       2     9
+        UPSTREAM  STATE   DUE  OLDEST DUE  IN FLIGHT  HELD  PARKED  DEAD  DELIVERED  SHARE
+        orders    paused  3    1m35s       1          0     0       2     9          25 %
+
+        orders is paused since 2026-11-21T08:00:00.000Z by token-1: `hookward upstreams resume orders`
+
+        orders: connection refused
+
+        3 unrouted: `hookward events list --state unrouted` shows them; redeliver them `--to` an upstream
 
         2 dead: `hookward events list --state dead` shows them; `hookward events redeliver ID` tries again
         ");

@@ -192,6 +192,7 @@ fn read_all(
             drafts.push(draft);
         }
     }
+    rules::fit_concurrency(&mut upstreams, &drafts, &server.server.limits);
     if drafts.is_empty() && problems.errors() == 0 {
         problems.error_anywhere(
             "there is no source",

@@ -4,15 +4,19 @@
 //! defaults and rules; `rules` holds the whole together. Nothing stops at the first problem, and there is a
 //! [`Config`] only if there is no error. [`Summary`] says what a configuration means, for people and programs.
 
+mod bodies;
+mod encryption;
 #[cfg(test)]
 mod example;
 mod keys;
 mod load;
 pub mod model;
+mod order;
 mod path;
 mod proof;
 mod providers;
 mod read;
+mod routes;
 mod rules;
 mod secrets;
 mod server;

@@ -1,14 +1,21 @@
 //! The configuration as meant: validated, defaults filled in, secrets loaded. Built by `config::load` only;
 //! whoever holds a [`Config`] may rely on every rule that start-up checks.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
-pub use crate::policy::{Breaker, Rate, Retry};
+pub use crate::policy::{Breaker, Rate, Retry, Routes};
 use crate::{
     event::{Name, OnConflict, OnResend},
+    policy::Route,
     preset::{Items, Locator, OnMismatch, OnStale, Provider},
     secret::Secret,
     verify::{KeyPlan, Keyring, Scheme, Tolerance},
@@ -196,8 +203,11 @@ pub struct Source {
     pub scheme: Scheme,
     /// The secrets.
     pub keyring: Keyring,
-    /// At least one.
+    /// Who gets what no route wants; without routes, who gets everything. Empty only if there are routes: what none
+    /// of them wants is stored as unrouted then.
     pub upstreams: Vec<Name>,
+    /// Who gets what; there are none in mode `proxy`.
+    pub routes: Routes,
     /// Queue, respond or proxy.
     pub mode: Mode,
     /// In force; meaningless where no time is signed.
@@ -241,6 +251,13 @@ pub struct Source {
     pub proxy_status_raw: bool,
     /// `proxy`: wait for the disk before the answer.
     pub proxy_keys_fsync: bool,
+}
+
+impl Source {
+    /// Every upstream that may get an event of it, each once.
+    pub fn targets(&self) -> BTreeSet<&Name> {
+        self.upstreams.iter().chain(self.routes.iter().flat_map(Route::to)).collect()
+    }
 }
 
 /// `order_by` and `on_block`: events with one key reach an upstream one after another.

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::document::{FromValue, Section, Size};
+use crate::{
+    document::{FromValue, Section, Size},
+    policy::Rate,
+};
 
 /// A duration above zero.
 pub(super) fn duration(section: &mut Section<'_>, key: &'static str, default: Duration) -> Duration {
@@ -24,6 +27,29 @@ pub(super) fn count(section: &mut Section<'_>, key: &'static str, default: u32, 
         section.problems().error(&place, format!("`{name}` must be at most {max}"), "leave it out for the default");
     }
     count as usize
+}
+
+/// `rate = { per_second, burst }`, of a source or an upstream.
+pub(super) fn rate(section: &mut Section<'_>) -> Option<Rate> {
+    let mut section = section.section("rate")?;
+    let per_second = section.required::<f64>("per_second", "write rate = { per_second = 50, burst = 200 }");
+    let burst = section.read::<u32>("burst");
+    let problems = section.problems();
+    if let Some(at) = per_second.as_ref().filter(|at| !(at.value > 0.0 && at.value <= 1e6)) {
+        problems.error(
+            &at.place,
+            "`rate.per_second` must be above 0 and at most 1000000",
+            "take `rate` out for no limit",
+        );
+    }
+    if let Some(at) = burst.as_ref().filter(|at| at.value == 0) {
+        problems.error(&at.place, "`rate.burst` must not be 0", "nothing would ever pass");
+    }
+    section.finish();
+    let per_second = per_second?.value;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates in a cast")]
+    let burst = burst.map_or(per_second.ceil() as u32, |at| at.value);
+    Some(Rate { per_second, burst })
 }
 
 fn above_zero<T: FromValue + PartialOrd + Copy>(

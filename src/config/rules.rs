@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     load::Reader,
-    model::{Config, Engine, Limits, Mode, Replay, Store},
+    model::{Config, Engine, Limits, Mode, Replay, Source, Store, Upstream},
     path,
     server::ServerRead,
     sources::Draft,
@@ -163,6 +163,10 @@ pub(super) fn share_replay_scopes(drafts: &mut [Draft]) {
 const CONNECTION_BYTES: u64 = 80 << 10;
 /// An upstream's answer, kept while its flight lasts.
 const ANSWER_BYTES: u64 = 64 << 10;
+/// Bodies that a lane leases in one call: `store::LEASE_BYTES_MAX`, which stands in a higher layer; a test compares them.
+const LEASE_BYTES: u64 = 8 << 20;
+/// Bodies that deliveries to one upstream hold at most, unless its `concurrency` is chosen.
+const IN_DELIVERY_BYTES: u64 = 64 << 20;
 /// Key, event id, digest and the links of the LRU.
 const ENTRY_BYTES: u64 = 200;
 /// The program, the store's cache and what is too small to count.
@@ -191,18 +195,23 @@ pub struct Part {
 impl Memory {
     /// The sum of a configuration.
     pub fn of(config: &Config) -> Self {
-        let deliveries = config.upstreams.values().map(|upstream| upstream.concurrency).sum();
+        let deliveries =
+            deliveries(&config.server.limits, config.upstreams.values().map(|upstream| &**upstream), || {
+                config.sources.values().map(|source| &**source)
+            });
         let answers = config.sources.values().any(|source| source.mode != Mode::Queue);
         Self::sum(&config.server.limits, &config.store, &config.replay, deliveries, answers)
     }
-    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: usize, answers: bool) -> Self {
+    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: u64, answers: bool) -> Self {
         let part = |name, how, bytes| Part { name, how, bytes };
-        let times = |count: usize, bytes: u64| bytes.saturating_mul(count as u64);
-        let delivery_bytes = limits.body_bytes_max.saturating_add(ANSWER_BYTES);
         let mut parts = vec![
             part("bodies", "body_memory_max", limits.body_memory_max),
             part("connections", "connections_max × 80 KiB", times(limits.connections_max, CONNECTION_BYTES)),
-            part("deliveries", "sum of concurrency × (body_bytes_max + 64 KiB)", times(deliveries, delivery_bytes)),
+            part(
+                "deliveries",
+                "per upstream: concurrency × (largest body of its sources + 64 KiB) + 8 MiB leased ahead",
+                deliveries,
+            ),
             part("known keys", "replay.capacity × 200 B", times(replay.capacity, ENTRY_BYTES)),
             part("program", "and the store's cache", BASE_BYTES),
         ];
@@ -221,9 +230,45 @@ impl Memory {
     }
 }
 
+/// Lowers the concurrency that nobody chose, so that the largest bodies of the sources fit into [`IN_DELIVERY_BYTES`]: a
+/// provider whose bodies may have 25 MiB must not take the memory of all, and most of them are small.
+pub(super) fn fit_concurrency(upstreams: &mut [UpstreamRead], drafts: &[Draft], limits: &Limits) {
+    for at in upstreams.iter_mut().filter(|at| !at.has_concurrency) {
+        let sources = drafts.iter().filter_map(|draft| draft.source.as_ref());
+        let most = (IN_DELIVERY_BYTES / largest_body(&at.upstream, sources, limits).max(1)).max(1);
+        at.upstream.concurrency = at.upstream.concurrency.min(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+}
+
+/// What deliveries hold at most.
+fn deliveries<'c, S: Iterator<Item = &'c Source>>(
+    limits: &Limits,
+    upstreams: impl Iterator<Item = &'c Upstream>,
+    sources: impl Fn() -> S,
+) -> u64 {
+    let of = |upstream: &Upstream| {
+        let largest = largest_body(upstream, sources(), limits);
+        times(upstream.concurrency, largest.saturating_add(ANSWER_BYTES)).saturating_add(LEASE_BYTES)
+    };
+    upstreams.map(of).fold(0, u64::saturating_add)
+}
+
+/// The largest body of the sources that may send there. An upstream that no source uses may still get what an operator
+/// redelivers to it.
+fn largest_body<'c>(upstream: &Upstream, sources: impl Iterator<Item = &'c Source>, limits: &Limits) -> u64 {
+    let users = sources.filter(|source| source.targets().contains(&upstream.name));
+    users.map(|source| source.body_bytes_max).max().unwrap_or(limits.body_bytes_max)
+}
+
+fn times(count: usize, bytes: u64) -> u64 {
+    bytes.saturating_mul(count as u64)
+}
+
 fn memory(reader: &Reader<'_>, whole: &Whole<'_>) {
     let limits = &whole.server.limits;
-    let deliveries = whole.upstreams.iter().map(|at| at.upstream.concurrency).sum();
+    let deliveries = deliveries(limits, whole.upstreams.iter().map(|at| &at.upstream), || {
+        whole.drafts.iter().filter_map(|draft| draft.source.as_ref())
+    });
     let answers = whole.drafts.iter().any(|draft| draft.mode != Mode::Queue);
     let memory = Memory::sum(limits, whole.store, whole.replay, deliveries, answers);
     if memory.total() <= memory.max {
@@ -252,11 +297,7 @@ fn upstreams(reader: &Reader<'_>, whole: &Whole<'_>) {
     let problems = reader.problems;
     for at in whole.upstreams {
         let upstream = &at.upstream;
-        let users: Vec<&Draft> = whole
-            .drafts
-            .iter()
-            .filter(|draft| draft.upstreams.iter().any(|name| *name.value == *upstream.name))
-            .collect();
+        let users: Vec<&Draft> = whole.drafts.iter().filter(|draft| draft.targets.contains(&*upstream.name)).collect();
         if users.is_empty() {
             problems.warn(
                 &at.place,

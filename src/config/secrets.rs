@@ -56,6 +56,32 @@ impl SecretText {
         }
         Some(secret)
     }
+    /// A key of exactly 32 bytes, in hexadecimal or base64 unless its encoding is said.
+    pub(super) fn key_of_32_bytes(&self, reader: &Reader<'_>) -> Option<Secret> {
+        const KEY_BYTES: usize = 32;
+        let text = self.text.as_ref()?;
+        let is_hex = text.len() == 2 * KEY_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let format = self.encoding.unwrap_or(if is_hex { KeyFormat::Hex } else { KeyFormat::Base64 });
+        let help = "make one with `openssl rand -base64 32`, and keep it apart from backups of the store";
+        let key = match format.decode(text.as_bytes()) {
+            Ok(key) if key.len() == KEY_BYTES => key,
+            Ok(key) => {
+                let message = format!("a key for bodies has {KEY_BYTES} bytes, and this one {}", key.len());
+                reader.problems.error(&self.place, message, help);
+                return None;
+            }
+            Err(_) => {
+                let message = format!("a key for bodies is {KEY_BYTES} bytes in base64 or hexadecimal");
+                reader.problems.error(&self.place, message, help);
+                return None;
+            }
+        };
+        let is_example = |bytes: &[u8]| bytes.windows(9).any(|part| part.eq_ignore_ascii_case(b"change-me"));
+        if is_example(key.expose()) || is_example(text.as_bytes()) {
+            reader.change_me.borrow_mut().push(self.place.clone());
+        }
+        Some(key)
+    }
     /// As [`Self::decode`], for a credential that is compared as text.
     pub(super) fn credential(
         &self,

@@ -1,19 +1,23 @@
 //! `[sources.NAME]`: one table read against its provider's facts.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
-    keys,
+    bodies, keys,
     load::{Reader, SourceNote, resolve_provider},
-    model::{Limits, Mode, PathTemplate, Rate, Redact, Source},
-    path, proof,
+    model::{Limits, Mode, PathTemplate, Rate, Source},
+    order, path, proof,
     providers::Facts,
-    read, secrets, server,
+    read, routes, secrets, server,
     store::Horizons,
-    upstreams::{self, UpstreamRead},
+    upstreams::UpstreamRead,
 };
 use crate::{
-    document::{At, Place, Problems, Section, Value, format_duration, nearest},
+    document::{At, Place, Problems, Section, Value, format_duration},
     event::{Name, OnConflict, OnResend},
     preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider},
     secret::Secret,
@@ -37,6 +41,8 @@ pub(super) struct Draft {
     pub(super) mode: Mode,
     pub(super) mode_place: Place,
     pub(super) upstreams: Vec<At<String>>,
+    /// Those, and the ones that routes name.
+    pub(super) targets: BTreeSet<String>,
     pub(super) keys: Vec<(Secret, Place)>,
     pub(super) allow_shared_secret: bool,
     pub(super) timed: bool,
@@ -66,7 +72,7 @@ pub(super) fn read(
     let mode_place = section.peek_place("mode").unwrap_or_else(|| name.place.clone());
     let modes = [("queue", Mode::Queue), ("respond", Mode::Respond), ("proxy", Mode::Proxy)];
     let mode = section.choice("mode", &modes).map_or(Mode::Queue, |at| at.value);
-    let upstream_names = read_upstreams(reader, &mut section, name, upstreams);
+    let routed = routes::read(reader, &mut section, name, mode, provider.as_deref(), upstreams);
 
     let has_secrets = section.has("secrets");
     let secrets = secrets::read_list(reader, &mut section);
@@ -101,10 +107,12 @@ pub(super) fn read(
     let proxy_keys = section.choice("proxy_keys", &[("lazy", false), ("fsync", true)]);
     warn_about_proxy_keys(problems, mode, provider.as_deref(), proxy_status.as_ref(), proxy_keys.as_ref());
     let forward_query = section.read_or("forward_query", false);
+    let redact = bodies::read_redact(&mut section);
+    let scheme = proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.clone()));
+    let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
+    let store_body = bodies::read_store_body(&mut section, mode);
     section.later("enforce", "leave it out: what does not verify is refused");
     section.later("explain", "use `hookward verify` on a captured request");
-    section.later("routes", "name every upstream in `upstreams`: each gets all events of this source");
-    section.later("order_by", "leave it out: deliveries run side by side");
     section.finish();
 
     let name_shared: Name = name.value.as_str().into();
@@ -112,9 +120,10 @@ pub(super) fn read(
     let source = provider.map(|provider| Source {
         name: name_shared.clone(),
         path: path.clone(),
-        scheme: proof.scheme.unwrap_or_else(|| provider.scheme.clone()),
+        scheme: scheme.unwrap_or_else(|| provider.scheme.clone()),
         keyring: Keyring::new(keyring.into_iter().map(|(key, _)| key).collect()),
-        upstreams: upstream_names.iter().map(|at| at.value.as_str().into()).collect(),
+        upstreams: routed.upstreams.iter().map(|at| at.value.as_str().into()).collect(),
+        routes: routed.routes,
         mode,
         tolerance,
         key_plan,
@@ -131,9 +140,9 @@ pub(super) fn read(
         on_resend: policy.on_resend,
         items: policy.items,
         forward_query,
-        order_by: None,
-        store_body: true,
-        redact: Redact::default(),
+        order_by,
+        store_body,
+        redact,
         proxy_status_raw: proxy_status.is_some_and(|at| at.value),
         proxy_keys_fsync: proxy_keys.is_some_and(|at| at.value),
         provider,
@@ -144,7 +153,8 @@ pub(super) fn read(
         path_place: path_text.place,
         mode,
         mode_place,
-        upstreams: upstream_names,
+        upstreams: routed.upstreams,
+        targets: routed.targets,
         keys,
         allow_shared_secret,
         timed,
@@ -156,84 +166,6 @@ pub(super) fn read(
 /// The deadline less a margin for the way back: a fifth, at most a second.
 fn answer_within(deadline: Duration) -> Duration {
     deadline.saturating_sub((deadline / 5).min(Duration::from_secs(1)))
-}
-
-/// `upstream = "name or URL"` or `upstreams = ["a", "b"]`.
-fn read_upstreams(
-    reader: &Reader<'_>,
-    section: &mut Section<'_>,
-    name: &At<String>,
-    upstreams: &mut Vec<UpstreamRead>,
-) -> Vec<At<String>> {
-    const HELP: &str = "write upstream = \"http://127.0.0.1:9000/\", or the name of an [upstreams.NAME]";
-    let problems = reader.problems;
-    let has_list = section.has("upstreams");
-    let mut names: Vec<At<String>> = Vec::new();
-    if !section.has("upstream") {
-        if !has_list {
-            section.required::<String>("upstream", HELP);
-        }
-    } else if let Some(at) = section.read::<String>("upstream") {
-        if has_list {
-            problems.error(&at.place, "`upstream` and `upstreams` are both set", "put all names into `upstreams`");
-        }
-        if at.contains("://") {
-            if let Some(other) = upstreams.iter().find(|other| *other.upstream.name == *name.value) {
-                problems.error(
-                    &at.place,
-                    format!(
-                        "an upstream written as a URL is named after its source, and [upstreams.{}] is defined at {}",
-                        name.value,
-                        problems.locate(&other.place)
-                    ),
-                    format!("write upstream = \"{}\"", name.value),
-                );
-            } else {
-                upstreams.push(upstreams::from_url(reader, name, &at));
-            }
-            names.push(At { value: name.value.clone(), place: at.place });
-        } else {
-            names.push(at);
-        }
-    }
-    if let Some(value) = section.value("upstreams") {
-        let place = value.place().clone();
-        let items = value.list();
-        if items.as_ref().is_some_and(Vec::is_empty) {
-            problems.error(&place, "`upstreams` is empty: nobody would get the events", HELP);
-        }
-        for item in items.unwrap_or_default() {
-            let place = item.place().clone();
-            let Some(value) = item.get::<String>() else { continue };
-            if value.contains("://") {
-                problems.error(
-                    &place,
-                    "a URL cannot stand in a list",
-                    "name it in a table [upstreams.NAME] with `url`",
-                );
-            } else if names.iter().any(|other: &At<String>| other.value == value) {
-                problems.error(&place, format!("upstream `{value}` stands here twice"), "one delivery each is made");
-            } else {
-                names.push(At { value, place });
-            }
-        }
-    }
-    let known = |at: &At<String>| upstreams.iter().any(|other| *other.upstream.name == *at.value);
-    names
-        .into_iter()
-        .filter(|at| {
-            let found = known(at);
-            if !found {
-                let names = upstreams.iter().map(|other| &*other.upstream.name);
-                let help = match nearest(&at.value, names) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("define it: [upstreams.{}] with url = \"http://…\"", at.value),
-                };
-                problems.error(&at.place, format!("there is no upstream \"{}\"", at.value), help);
-            }
-            found
-        })
-        .collect()
 }
 
 /// `deadline` and `retries`: the customer's settings at the provider.
@@ -380,28 +312,7 @@ fn read_bounds(section: &mut Section<'_>, provider: Option<&Provider>, limits: &
     }
     let in_flight_place = section.peek_place("in_flight_max");
     let in_flight_max = in_flight_place.is_some().then(|| read::count(section, "in_flight_max", 64, 1 << 20));
-    Bounds { body_bytes_max, rate: section.section("rate").and_then(read_rate), in_flight_max }
-}
-
-fn read_rate(mut section: Section<'_>) -> Option<Rate> {
-    let per_second = section.required::<f64>("per_second", "write rate = { per_second = 50, burst = 200 }");
-    let burst = section.read::<u32>("burst");
-    let problems = section.problems();
-    if let Some(at) = per_second.as_ref().filter(|at| !(at.value > 0.0 && at.value <= 1e6)) {
-        problems.error(
-            &at.place,
-            "`rate.per_second` must be above 0 and at most 1000000",
-            "take `rate` out for no limit",
-        );
-    }
-    if let Some(at) = burst.as_ref().filter(|at| at.value == 0) {
-        problems.error(&at.place, "`rate.burst` must not be 0", "nothing would ever pass");
-    }
-    section.finish();
-    let per_second = per_second?.value;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates in a cast")]
-    let burst = burst.map_or(per_second.ceil() as u32, |at| at.value);
-    Some(Rate { per_second, burst })
+    Bounds { body_bytes_max, rate: read::rate(section), in_flight_max }
 }
 
 fn warn_about_proxy_keys(

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    encryption,
     load::Reader,
     model::{Durability, Engine, OnFull, Replay, Store},
     read,
@@ -59,20 +60,44 @@ pub(super) fn read_store(reader: &Reader<'_>, section: Option<Section<'_>>) -> (
     };
     let durabilities = [("fsync", Durability::Fsync), ("os", Durability::Os)];
     let disk_bytes_max = if engine == Engine::Memory { MEMORY_STORE_BYTES_MAX } else { standard.disk_bytes_max };
+    let durability = section.choice("durability", &durabilities);
+    if let Some(at) = durability.as_ref().filter(|at| at.value == Durability::Os && engine == Engine::Sqlite) {
+        reader.problems.warn(
+            &at.place,
+            "durability = \"os\" survives a crash of the process, not a power cut or a crash of the machine: what was \
+             acknowledged in the seconds before it is lost, and no provider sends it again",
+            "use \"fsync\", unless these events may be lost",
+        );
+    }
+    let encryption_place = section.peek_place("encryption");
+    let encryption = encryption::read(reader, &mut section);
+    if let Some(place) = encryption_place.filter(|_| engine == Engine::Memory) {
+        let help = "take it out, or use engine = \"sqlite\"";
+        reader.problems.error(&place, "`store.encryption` is set, and engine \"memory\" writes nothing to disk", help);
+    }
     let store = Store {
         engine,
         path,
-        durability: section.choice("durability", &durabilities).map_or(standard.durability, |at| at.value),
+        durability: durability.map_or(standard.durability, |at| at.value),
         retention: section.read_or("retention", standard.retention),
         disk_bytes_max: read::size(&mut section, "disk_bytes_max", disk_bytes_max),
-        disk_share_max: standard.disk_share_max,
-        encryption: Vec::new(),
+        disk_share_max: read_share(&mut section, standard.disk_share_max),
+        encryption,
     };
     let accept_loss = section.read_or("accept_loss", false);
-    section.later("disk_share_max", "leave it out: `disk_bytes_max` bounds the whole");
     section.later("url", "use engine = \"sqlite\" with `path`");
     section.finish();
     (store, accept_loss)
+}
+
+fn read_share(section: &mut Section<'_>, standard: f64) -> f64 {
+    let Some(at) = section.read::<f64>("disk_share_max") else { return standard };
+    if !(at.value > 0.0 && at.value <= 1.0) {
+        let help =
+            "0.5: half of `disk_bytes_max` for what one upstream has not taken; 1 lets one fill the disk for all";
+        section.problems().error(&at.place, "`store.disk_share_max` must be above 0 and at most 1", help);
+    }
+    at.value
 }
 
 fn read_engine(section: &mut Section<'_>) -> Option<Engine> {

@@ -4,14 +4,15 @@ use std::{fmt::Write as _, sync::Arc};
 
 use super::{
     load::{Loaded, SecretNote},
-    model::{Config, Durability, Engine, LogFormat, Mode, Role, Source, Upstream},
+    model::{Config, Durability, Engine, LogFormat, Mode, OrderBy, Role, Source, Store, Upstream},
     rules::{self, Memory, mebibytes},
 };
 use crate::{
     document::{format_duration, format_size},
     event::{OnConflict, OnResend},
-    preset::{OnMismatch, OnStale},
-    verify::{EventKey, KeyPart},
+    policy::Route,
+    preset::{Locator, OnMismatch, OnStale},
+    verify::{EventKey, KeyPart, json::Scalar},
 };
 
 /// A configuration in words: groups of lines, each a name and what it is.
@@ -24,13 +25,13 @@ pub struct Summary {
 struct Group {
     name: String,
     lines: Vec<(&'static str, String)>,
-    /// One line each, and one list as JSON.
-    secrets: Vec<String>,
+    /// One line each, and one list as JSON: what one is called, and what all are.
+    lists: Vec<(&'static str, &'static str, Vec<String>)>,
 }
 
 impl Group {
     fn new(name: impl Into<String>, lines: Vec<(&'static str, String)>) -> Self {
-        Self { name: name.into(), lines, secrets: Vec::new() }
+        Self { name: name.into(), lines, lists: Vec::new() }
     }
 }
 
@@ -54,8 +55,8 @@ impl Summary {
             for (name, what) in &group.lines {
                 let _ = writeln!(out, "  {name:<14} {what}");
             }
-            for secret in &group.secrets {
-                let _ = writeln!(out, "  {:<14} {secret}", "secret");
+            for (name, what) in group.lists.iter().flat_map(|(name, _, all)| all.iter().map(move |what| (name, what))) {
+                let _ = writeln!(out, "  {name:<14} {what}");
             }
             out.push('\n');
         }
@@ -66,9 +67,7 @@ impl Summary {
         let groups = self.groups.iter().map(|group| {
             let lines = group.lines.iter().map(|(name, what)| (name.replace([' ', '-'], "_"), what.clone().into()));
             let mut lines: serde_json::Map<_, serde_json::Value> = lines.collect();
-            if group.name.starts_with("source ") {
-                lines.insert("secrets".to_owned(), group.secrets.clone().into());
-            }
+            lines.extend(group.lists.iter().map(|(_, all, list)| ((*all).to_owned(), list.clone().into())));
             (group.name.clone(), lines.into())
         });
         serde_json::Value::Object(groups.collect())
@@ -132,13 +131,22 @@ fn store(config: &Config) -> Group {
         (Engine::Memory, _) => "memory: lost with the process".to_owned(),
         (Engine::Sqlite, Durability::Fsync) => format!("sqlite in {}, survives a power cut", store.path.display()),
         (Engine::Sqlite, Durability::Os) => {
-            format!("sqlite in {}, survives a crash, not a power cut", store.path.display())
+            let lost = "survives a crash of the process, NOT a power cut or a crash of the machine";
+            format!("sqlite in {}, {lost}", store.path.display())
         }
     };
     Group::new(
         "store",
         vec![
             ("engine", engine),
+            (
+                "share",
+                format!(
+                    "{}% of the disk for what one upstream has not taken, then its sources get 503",
+                    percent(store)
+                ),
+            ),
+            ("bodies", encryption(store)),
             (
                 "keeps",
                 format!(
@@ -150,6 +158,21 @@ fn store(config: &Config) -> Group {
             ("known keys", format!("{} in memory", config.replay.capacity)),
         ],
     )
+}
+
+fn percent(store: &Store) -> f64 {
+    (store.disk_share_max * 1000.0).round() / 10.0
+}
+
+fn encryption(store: &Store) -> String {
+    let mut ids = store.encryption.iter().map(|key| &*key.id);
+    let Some(first) = ids.next() else { return "stored as they came, not encrypted".to_owned() };
+    let older = join(ids);
+    if older.is_empty() {
+        format!("encrypted with the key {first}")
+    } else {
+        format!("encrypted with the key {first}; older ones are read with {older}")
+    }
 }
 
 fn memory(config: &Config) -> Group {
@@ -181,7 +204,8 @@ fn of_source(source: &Source, verification: &str, secrets: &[SecretNote]) -> Gro
     if !source.allow.is_empty() {
         lines.push(("only from", join(source.allow.iter())));
     }
-    let upstreams = join(source.upstreams.iter());
+    let upstreams =
+        if source.routes.is_empty() { join(source.upstreams.iter()) } else { "whom its routes say".to_owned() };
     lines.push((
         "mode",
         match source.mode {
@@ -199,6 +223,16 @@ fn of_source(source: &Source, verification: &str, secrets: &[SecretNote]) -> Gro
             format_duration(provider.sender.deadline)
         ),
     ));
+    if let Some(order) = &source.order_by {
+        lines.push(("order", describe_order(order)));
+    }
+    if !source.store_body && source.mode != Mode::Proxy {
+        lines.push(("bodies", "removed from the store once every delivery is delivered".to_owned()));
+    }
+    if !source.redact.is_empty() {
+        let headers = source.redact.headers.iter().map(|name| format!("header {name}"));
+        lines.push(("redacted", join(source.redact.pointers.iter().cloned().chain(headers))));
+    }
     let mut bounds = format!("body up to {}", format_size(source.body_bytes_max));
     if let Some(rate) = source.rate {
         let _ = write!(bounds, ", {} per second in bursts of {}", rate.per_second, rate.burst);
@@ -242,8 +276,36 @@ fn of_source(source: &Source, verification: &str, secrets: &[SecretNote]) -> Gro
         format!("by the provider: {retries}; answers are kept {}", format_duration(source.answer_kept)),
     ));
     let mut group = Group::new(format!("source {}", source.name), lines);
-    group.secrets = secrets.iter().map(secret).collect();
+    if !source.routes.is_empty() {
+        let nobody = "nobody: stored as unrouted".to_owned();
+        let rest = if source.upstreams.is_empty() { nobody } else { join(source.upstreams.iter()) };
+        let routes = source.routes.iter().map(describe_route).chain([format!("what none of them wants -> {rest}")]);
+        group.lists.push(("route", "routes", routes.collect()));
+    }
+    group.lists.push(("secret", "secrets", secrets.iter().map(secret).collect()));
     group
+}
+
+fn describe_order(order: &OrderBy) -> String {
+    let at = match &order.at {
+        Locator::Json(pointer) => pointer.clone(),
+        Locator::Header(name) => format!("header {name}"),
+    };
+    let blocked = match order.dead_letter_after {
+        None => "one that fails holds up the others until it is delivered or given up on".to_owned(),
+        Some(attempts) => format!("one that fails is a dead letter after {attempts} attempts"),
+    };
+    format!("events of one {at} reach an upstream one after another; {blocked}")
+}
+
+fn describe_route(route: &Route) -> String {
+    let event_type = route.event_type().map(|glob| format!("type {}", glob.as_str()));
+    let json = route.json().iter().map(|(pointer, value)| match value {
+        Scalar::Text(text) => format!("{pointer} = {text:?}"),
+        Scalar::Integer(_) | Scalar::Bool(_) => format!("{pointer} = {value}"),
+    });
+    let conditions: Vec<String> = event_type.into_iter().chain(json).collect();
+    format!("{} -> {}", conditions.join(" and "), join(route.to().iter()))
 }
 
 fn secret(note: &SecretNote) -> String {
@@ -273,9 +335,13 @@ fn event_key(key: &EventKey) -> String {
 
 fn of_upstream(upstream: &Arc<Upstream>) -> Group {
     let (retry, breaker) = (&upstream.retry, &upstream.breaker);
+    let mut attempts = format!("{} at a time, {} each", upstream.concurrency, format_duration(upstream.timeout));
+    if let Some(rate) = upstream.rate {
+        let _ = write!(attempts, ", {} per second in bursts of {}", rate.per_second, rate.burst);
+    }
     let mut lines = vec![
         ("url", upstream.url.to_string()),
-        ("attempts", format!("{} at a time, {} each", upstream.concurrency, format_duration(upstream.timeout))),
+        ("attempts", attempts),
         (
             "retry",
             format!(

@@ -24,6 +24,8 @@ pub(super) struct UpstreamRead {
     pub(super) place: Place,
     pub(super) url_place: Place,
     pub(super) retry_place: Option<Place>,
+    /// `concurrency` is written, and not to be fitted to the bodies of the sources.
+    pub(super) has_concurrency: bool,
 }
 
 impl Default for Retry {
@@ -63,7 +65,8 @@ fn standard(name: &str, url: Uri) -> Upstream {
 /// An upstream written as a URL at the source `name`.
 pub(super) fn from_url(reader: &Reader<'_>, name: &str, url: &At<String>) -> UpstreamRead {
     let upstream = standard(name, read_url(reader.problems, url).unwrap_or_default());
-    UpstreamRead { upstream, place: url.place.clone(), url_place: url.place.clone(), retry_place: None }
+    let (place, url_place) = (url.place.clone(), url.place.clone());
+    UpstreamRead { upstream, place, url_place, retry_place: None, has_concurrency: false }
 }
 
 /// Reads one table.
@@ -74,7 +77,9 @@ pub(super) fn read(reader: &Reader<'_>, name: At<String>, value: Value<'_>) -> O
     let url = url.and_then(|at| read_url(reader.problems, &at)).unwrap_or_default();
     let mut upstream = standard(&name, url);
     upstream.timeout = read::duration(&mut section, "timeout", upstream.timeout);
+    let has_concurrency = section.has("concurrency");
     upstream.concurrency = read::count(&mut section, "concurrency", 16, 1024);
+    upstream.rate = read::rate(&mut section);
     let retry_place = section.peek_place("retry");
     if let Some(section) = section.section("retry") {
         upstream.retry = read_retry(section);
@@ -97,9 +102,8 @@ pub(super) fn read(reader: &Reader<'_>, name: At<String>, value: Value<'_>) -> O
         upstream.ca = Some(read_ca(reader, &at, &upstream.url));
     }
     section.later("tls", "write ca = \"…\" for the authorities to trust; client certificates come later");
-    section.later("order_by", "leave it out: deliveries run side by side");
     section.finish();
-    Some(UpstreamRead { upstream, place: name.place, url_place, retry_place })
+    Some(UpstreamRead { upstream, place: name.place, url_place, retry_place, has_concurrency })
 }
 
 fn read_url(problems: &Problems, at: &At<String>) -> Option<Uri> {

@@ -43,14 +43,35 @@ pub struct Try<'a> {
     pub number: u32,
     /// Why it is made: see [`crate::store::Leased::cause`].
     pub cause: &'a str,
-    /// How old the delivery is when the attempt begins; `None` if nobody tries again (`proxy`).
-    pub age: Option<Duration>,
+    /// Where the delivery stands when the attempt begins; `None` if nobody tries again (`proxy`).
+    pub standing: Option<Standing>,
+    /// An operator has it delivered again.
+    pub redelivery: bool,
     /// An earlier attempt may have reached the upstream, its outcome is unknown.
     pub uncertain: bool,
     /// Whether the query of the webhook goes along.
     pub forward_query: bool,
     /// What the upstream knows of the body's items.
     pub marks: &'a Marks,
+}
+
+/// Where a delivery stands, counted from when it was armed: what decides whether it is tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Attempts made before this one.
+    pub tries: u32,
+    /// How old it is.
+    pub age: Duration,
+    /// After how many attempts it is given up so that others of its order key go on (`on_block`).
+    pub dead_letter_after: Option<u32>,
+}
+
+impl Standing {
+    /// The same, this much later.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        Self { age: self.age.saturating_add(by), ..self }
+    }
 }
 
 /// An attempt made.
@@ -135,7 +156,7 @@ pub async fn attempt(target: &Target, request: &Try<'_>) -> Tried {
         attempt: request.number,
         now: began_at,
         span: rand::random(),
-        redelivery: request.cause == "redelivery",
+        redelivery: request.redelivery,
         uncertain: request.uncertain,
         duplicate_items: &request.marks.duplicate,
         changed_items: &request.marks.changed,
@@ -148,9 +169,9 @@ pub async fn attempt(target: &Target, request: &Try<'_>) -> Tried {
     let verdict = Verdict::of(sent, upstream);
     let took = began.elapsed();
     target.metrics.attempt(&upstream.name, verdict.result(), took);
-    let outcome = request.age.map(|age| {
-        outcome(&verdict, upstream, request.number, age.saturating_add(took), rand::random(), &request.marks.items)
-    });
+    let outcome = request
+        .standing
+        .map(|standing| outcome(&verdict, upstream, &standing.later(took), rand::random(), &request.marks.items));
     let status = verdict.answer().map(|answer| answer.status.as_u16());
     let attempt =
         Attempt { number: request.number, began_at, took, status, error: verdict.error(), cause: request.cause.into() };
@@ -158,13 +179,12 @@ pub async fn attempt(target: &Target, request: &Try<'_>) -> Tried {
     Tried { attempt, verdict, outcome }
 }
 
-/// What follows from an attempt, by the upstream's policy. `age` is that of the delivery now; `items` are recorded
-/// if it was delivered.
+/// What follows from an attempt, by the upstream's policy. `standing` is from before it, with the age of now; `items`
+/// are recorded if it was delivered.
 pub fn outcome(
     verdict: &Verdict,
     upstream: &Upstream,
-    number: u32,
-    age: Duration,
+    standing: &Standing,
     jitter: f64,
     items: &[crate::event::Item],
 ) -> Outcome {
@@ -174,19 +194,22 @@ pub fn outcome(
         Verdict::Failed(answer) => answer.retry_after,
         Verdict::NotSent(_) | Verdict::Unknown(_) => None,
     };
-    retry_or_give_up(upstream, number, age, retry_after, jitter, &verdict.error().unwrap_or_default())
+    retry_or_give_up(upstream, standing, retry_after, jitter, &verdict.error().unwrap_or_default())
 }
 
-/// Another attempt later, or none if the delivery would be too old by then.
+/// Another attempt later, or none if the delivery would be too old by then, or has blocked its order key for too long.
 pub(super) fn retry_or_give_up(
     upstream: &Upstream,
-    number: u32,
-    age: Duration,
+    standing: &Standing,
     retry_after: Option<Duration>,
     jitter: f64,
     error: &str,
 ) -> Outcome {
-    match upstream.retry.next(number, age, retry_after, jitter) {
+    let failed = standing.tries.saturating_add(1);
+    if standing.dead_letter_after.is_some_and(|most| failed >= most) {
+        return Outcome::Dead { reason: format!("blocked its key: {error}") };
+    }
+    match upstream.retry.next(failed, standing.age, retry_after, jitter) {
         Next::After(after) => Outcome::Retry { after },
         Next::GiveUp => {
             let limit = format_duration(upstream.retry.give_up_after);

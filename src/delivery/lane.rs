@@ -1,25 +1,29 @@
 //! The lane of one upstream: leases what is due, as much as there is room for, tries it, settles it.
 //!
-//! With the breaker open nothing is leased, so that waiting burns no attempt. The lane itself only leases; each
+//! While the breaker is open, the rate is used up or an operator paused it, nothing is leased, so that waiting burns no
+//! attempt. The lane itself only leases; each
 //! delivery is a task of its own, and a panic in one is its own failure. A store in trouble is asked again with
 //! growing pauses, and the log says so once.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
     Keep, Parts,
-    attempt::{Try, Verdict, retry_or_give_up},
+    attempt::{Standing, Try, Verdict, retry_or_give_up},
     items::{self, Marks},
     slot::{Shared, Slot},
 };
 use crate::{
     event::{Answer, Attempt, EventId},
     policy::breaker::Gate,
-    store::{Lease, Leased, Settled, StoreError},
+    store::{Lease, Leased, Pause, Settled, StoreError},
 };
 
 /// What a lease has beyond the upstream's timeout, for looking items up and for settling.
@@ -41,6 +45,8 @@ pub(super) struct Lane {
     pub(super) tasks: TaskTracker,
     /// Places for outcomes that are being recorded.
     pub(super) settling: Semaphore,
+    /// Held by whoever pauses it or lets it go on, so that the lane and the store agree.
+    pub(super) pausing: Mutex<()>,
 }
 
 /// How many outcomes of one upstream may wait for the disk at a time. Each holds an answer of at most 64 KiB, and
@@ -93,14 +99,20 @@ impl Lane {
     /// Leases and begins what may begin now. Returns after how long to look again, if nothing happens before.
     async fn lease(self: &Arc<Self>) -> Result<Duration, StoreError> {
         while !self.shared.stop.is_cancelled() {
+            if self.shared.is_paused() {
+                return Ok(LOOK_AGAIN);
+            }
             let room = self.shared.permits.available_permits().min(LEASE_MAX);
             let gate = self.shared.gate();
             let most = match gate {
                 Gate::Wait(pause) => return Ok(pause),
                 Gate::Probing => return Ok(LOOK_AGAIN),
                 _ if room == 0 => return Ok(LOOK_AGAIN),
-                Gate::Flow => room,
-                Gate::Probe => self.shared.probe_candidates(),
+                Gate::Flow | Gate::Probe => match self.shared.throttle.room(self.shared.target.clock.monotonic()) {
+                    Err(wait) => return Ok(wait.clamp(WAIT_MIN, LOOK_AGAIN)),
+                    Ok(_) if gate == Gate::Probe => self.shared.probe_candidates(),
+                    Ok(tokens) => room.min(tokens),
+                },
             };
             let length = self.lease_length();
             // Counted from before the call, as the store does: it may be long before it answers.
@@ -155,11 +167,11 @@ impl Lane {
             Err(_panic) => {
                 tracing::error!(event = %leased.event.head.id, upstream = self.name(), "delivery attempt panicked");
                 let (took, error) = (began.elapsed(), "internal error");
-                let (upstream, age) = (&self.shared.target.upstream, leased.age.saturating_add(took));
-                let outcome = retry_or_give_up(upstream, leased.attempt, age, None, rand::random(), error);
+                let (upstream, standing) = (&self.shared.target.upstream, self.standing(&leased).later(took));
+                let outcome = retry_or_give_up(upstream, &standing, None, rand::random(), error);
                 let (number, cause) = (leased.attempt, leased.cause.clone());
                 let attempt = Attempt { number, began_at, took, status: None, error: Some(error.to_owned()), cause };
-                Settled { attempt, outcome, answer: None, uncertain: true }
+                Settled { attempt, outcome, answer: None, uncertain: slot.has_begun() }
             }
         };
         let answer = settled.answer.as_ref().map(|(answer, _)| answer.clone());
@@ -182,15 +194,14 @@ impl Lane {
             Some(extract) => items::compare(&*self.parts.store, self.name(), extract(body)).await?,
             None => Marks::default(),
         };
-        let age = leased.age.saturating_add(leased_at.elapsed());
         let request = Try {
             head,
             body,
             number: leased.attempt,
             cause: &leased.cause,
-            age: Some(age),
-            // A lease that lapsed may have been tried: whoever had it is gone, or could not record the outcome.
-            uncertain: matches!(&*leased.cause, "restart" | "lease lapsed"),
+            standing: Some(self.standing(leased).later(leased_at.elapsed())),
+            redelivery: leased.redelivery,
+            uncertain: leased.uncertain,
             forward_query: rule.is_some_and(|rule| rule.forward_query),
             marks: &marks,
         };
@@ -201,6 +212,13 @@ impl Lane {
             _ => None,
         };
         Ok(Settled { attempt: tried.attempt, outcome, answer, uncertain: matches!(tried.verdict, Verdict::Unknown(_)) })
+    }
+
+    /// Where a delivery stood when it was leased.
+    fn standing(&self, leased: &Leased) -> Standing {
+        let rule = self.parts.sources.get(&leased.event.head.source);
+        let dead_letter_after = rule.and_then(|rule| rule.dead_letter_after).filter(|_| leased.ordered);
+        Standing { tries: leased.tries, age: leased.age, dead_letter_after }
     }
 
     /// Records the outcome. While the store is in trouble it is tried again for as long as the lease holds: an
@@ -227,6 +245,19 @@ impl Lane {
         if let Err(error) = self.parts.store.give_back(leased.lease, after).await {
             tracing::debug!(event = %leased.event.head.id, upstream = self.name(), %error, "failed to give a lease back");
         }
+    }
+
+    /// Pauses it, or lets it go on, once the store knows.
+    pub(super) async fn set_paused(&self, pause: Option<Pause>) -> Result<(), StoreError> {
+        let _one_at_a_time = self.pausing.lock().await;
+        self.parts.store.set_paused(self.name(), pause.clone()).await?;
+        if let Some(Pause { by, .. }) = &pause {
+            tracing::info!(upstream = self.name(), by, "deliveries are paused");
+        } else {
+            tracing::info!(upstream = self.name(), "deliveries go on");
+        }
+        self.shared.set_paused(pause);
+        Ok(())
     }
 
     pub(super) fn lease_length(&self) -> Duration {

@@ -1,27 +1,28 @@
 //! Delivery: lease, attempt, settle. One lane per upstream, so that one that hangs holds up no other.
 //!
 //! * `attempt`: one HTTP try and what follows from it.
-//! * `slot`: the right to one try, within the upstream's concurrency and breaker.
+//! * `slot`: the right to one try, within the upstream's concurrency, rate and breaker.
+//! * `throttle`: attempts per second.
+//! * `guarded`: the breaker, and what people see of it.
 //! * `lane`: the loop that leases what is due.
 //! * `items`: items of a body that the upstream already has.
 
 mod attempt;
+mod guarded;
 pub mod items;
 mod lane;
 mod slot;
+mod throttle;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, PoisonError},
-    time::Duration,
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
 };
-
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use attempt::{Target, Tried, Try, Verdict, attempt, outcome};
+pub use attempt::{Standing, Target, Tried, Try, Verdict, attempt, outcome};
 pub use items::Marks;
 pub use slot::Slot;
 
@@ -56,12 +57,18 @@ pub struct SourceRule {
     pub items: Option<items::Extract>,
     /// Whether the query goes to the upstream.
     pub forward_query: bool,
+    /// After how many attempts a delivery with an order key is given up, so that others of its key go on.
+    pub dead_letter_after: Option<u32>,
 }
 
 impl fmt::Debug for SourceRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let items = self.items.is_some();
-        f.debug_struct("SourceRule").field("items", &items).field("forward_query", &self.forward_query).finish()
+        f.debug_struct("SourceRule")
+            .field("items", &items)
+            .field("forward_query", &self.forward_query)
+            .field("dead_letter_after", &self.dead_letter_after)
+            .finish()
     }
 }
 
@@ -74,7 +81,8 @@ impl From<&Source> for SourceRule {
                 plan.items(body, &spec.each, &spec.key).into_iter().map(|found| found.map(item)).collect()
             }) as items::Extract
         });
-        Self { items, forward_query: source.forward_query }
+        let dead_letter_after = source.order_by.as_ref().and_then(|order| order.dead_letter_after);
+        Self { items, forward_query: source.forward_query, dead_letter_after }
     }
 }
 
@@ -100,13 +108,19 @@ impl Keep {
 
 /// Why lanes do not start.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to prepare upstream {upstream}")]
-pub struct StartError {
-    /// The upstream.
-    pub upstream: Name,
-    /// Why.
-    #[source]
-    pub error: ClientError,
+pub enum StartError {
+    /// The client for an upstream cannot be made.
+    #[error("failed to prepare upstream {upstream}")]
+    Client {
+        /// The upstream.
+        upstream: Name,
+        /// Why.
+        #[source]
+        error: ClientError,
+    },
+    /// The store does not say which upstreams are paused.
+    #[error("failed to read which upstreams are paused")]
+    Paused(#[source] StoreError),
 }
 
 /// One lane as an operator sees it.
@@ -116,6 +130,12 @@ pub struct LaneStatus {
     pub upstream: Name,
     /// Its breaker.
     pub breaker: State,
+    /// For how long the breaker has been in this state.
+    pub since: Duration,
+    /// How often the breaker opened since the start; a probe that failed opens it again.
+    pub opened_total: u64,
+    /// What went wrong in the last attempt that failed: `status 503`, `connection refused`.
+    pub last_failure: Option<String>,
     /// Attempts being made.
     pub in_flight: usize,
     /// How many there may be.
@@ -133,18 +153,24 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Starts one lane per upstream.
-    pub fn start(upstreams: &BTreeMap<Name, Arc<Upstream>>, parts: Parts) -> Result<Self, StartError> {
+    /// Starts one lane per upstream. Those that were paused when the process ended still are.
+    pub async fn start(upstreams: &BTreeMap<Name, Arc<Upstream>>, parts: Parts) -> Result<Self, StartError> {
         let (tasks, stop, parts) = (TaskTracker::new(), CancellationToken::new(), Arc::new(parts));
+        let mut paused = parts.store.paused().await.map_err(StartError::Paused)?;
         let mut lanes = BTreeMap::new();
         for (name, upstream) in upstreams {
             let client = Client::new(&upstream.url, upstream.ca.as_deref(), parts.clock.clone())
-                .map_err(|error| StartError { upstream: name.clone(), error })?;
+                .map_err(|error| StartError::Client { upstream: name.clone(), error })?;
+            let pause = paused.remove(name);
+            if let Some(Pause { since, by }) = &pause {
+                tracing::warn!(upstream = &**name, %since, by, "deliveries are paused");
+            }
             let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
             let target = Target { upstream: upstream.clone(), client, clock, metrics };
-            let shared = slot::Shared::new(target, stop.child_token());
+            let shared = slot::Shared::new(target, pause, stop.child_token());
             let settling = Semaphore::new(lane::SETTLING_MAX);
-            let lane = lane::Lane { shared, parts: parts.clone(), tasks: tasks.clone(), settling };
+            let (parts, tasks, pausing) = (parts.clone(), tasks.clone(), Mutex::default());
+            let lane = lane::Lane { shared, parts, tasks, settling, pausing };
             lanes.insert(name.clone(), Arc::new(lane));
         }
         for lane in lanes.values() {
@@ -153,13 +179,13 @@ impl Lanes {
         Ok(Self { by_name: lanes, tasks, stop })
     }
 
-    /// The right to one attempt now, for `respond` and `proxy`. `None` if there is no room, the breaker says no,
-    /// the lanes are draining, or there is no such upstream.
+    /// The right to one attempt now, for `respond` and `proxy`. `None` if there is no room, it would be over the rate,
+    /// the upstream is paused, the breaker says no, the lanes are draining, or there is no such upstream.
     pub fn try_slot(&self, upstream: &str, event: EventId) -> Option<Slot> {
         self.by_name.get(upstream)?.shared.try_slot(event)
     }
 
-    /// As [`Lanes::try_slot`], but waits for room, before the backlog of the lane. Cancel safe.
+    /// As [`Lanes::try_slot`], but waits for room and for the rate, before the backlog of the lane. Cancel safe.
     pub async fn slot(&self, upstream: &str, event: EventId) -> Option<Slot> {
         self.by_name.get(upstream)?.shared.slot(event).await
     }
@@ -179,12 +205,12 @@ impl Lanes {
     }
 
     /// Pauses an upstream, or lets it go on; both outlive a restart. Attempts that run are finished. False if there
-    /// is no such upstream.
+    /// is no such upstream. What could not be stored changes nothing; what was begun is finished, even if the caller
+    /// leaves.
     pub async fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> Result<bool, StoreError> {
-        let Some(lane) = self.by_name.get(upstream) else { return Ok(false) };
-        lane.parts.store.set_paused(upstream, pause.clone()).await?;
-        *lane.shared.paused.lock().unwrap_or_else(PoisonError::into_inner) = pause;
-        lane.shared.freed.notify_one();
+        let Some(lane) = self.by_name.get(upstream).cloned() else { return Ok(false) };
+        let pausing = self.tasks.spawn(async move { lane.set_paused(pause).await });
+        pausing.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
         Ok(true)
     }
 
@@ -194,9 +220,13 @@ impl Lanes {
             let shared = &lane.shared;
             let concurrency = shared.target.upstream.concurrency;
             let in_flight = concurrency.saturating_sub(shared.permits.available_permits());
+            let seen = shared.seen();
             LaneStatus {
                 upstream: name.clone(),
-                breaker: shared.state(),
+                breaker: seen.state,
+                since: seen.since,
+                opened_total: seen.opened_total,
+                last_failure: seen.last_failure,
                 in_flight,
                 concurrency,
                 paused: shared.paused(),

@@ -1,21 +1,22 @@
 //! The right to one attempt at an upstream.
 //!
 //! Lanes, `respond` and `proxy` take slots from the same place, so that together they keep to the upstream's
-//! concurrency and to its breaker. A slot reports how its attempt ended by itself; one that is dropped half-way
-//! (a panic) counts as a failure, so that a half-open breaker never waits for a probe that is gone.
+//! concurrency, to its rate and to its breaker. A slot reports how its attempt ended by itself; one that is dropped
+//! half-way (a panic) counts as a failure, so that a half-open breaker never waits for a probe that is gone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{Target, Tried, Try, attempt};
+use super::{
+    attempt::{Target, Tried, Try, attempt},
+    guarded::{Guarded, Seen},
+    throttle::Throttle,
+};
 use crate::{
     event::EventId,
-    policy::{
-        Circuit,
-        breaker::{Admission, Gate, State},
-    },
+    policy::breaker::{Admission, Gate},
     store::Pause,
 };
 
@@ -24,123 +25,150 @@ use crate::{
 pub(super) struct Shared {
     pub(super) target: Target,
     pub(super) permits: Arc<Semaphore>,
-    /// Notified whenever a slot ends: there is room, and the breaker may have changed.
+    pub(super) throttle: Throttle,
+    /// Notified whenever a slot ends, or a pause: there is room, and the breaker may have changed.
     pub(super) freed: Notify,
     pub(super) stop: CancellationToken,
     /// An operator paused it.
-    pub(super) paused: Mutex<Option<Pause>>,
-    circuit: Mutex<Circuit<EventId>>,
+    paused: Mutex<Option<Pause>>,
+    breaker: Mutex<Guarded>,
 }
 
 impl Shared {
-    pub(super) fn new(target: Target, stop: CancellationToken) -> Arc<Self> {
-        target.metrics.breaker(&target.upstream.name, State::Closed.number());
-        let permits = Arc::new(Semaphore::new(target.upstream.concurrency));
-        let circuit = Mutex::new(Circuit::new(target.upstream.breaker));
-        Arc::new(Self { target, permits, freed: Notify::new(), stop, paused: Mutex::new(None), circuit })
+    pub(super) fn new(target: Target, paused: Option<Pause>, stop: CancellationToken) -> Arc<Self> {
+        let (upstream, now) = (target.upstream.clone(), target.clock.monotonic());
+        target.metrics.upstream_paused(&upstream.name, paused.is_some());
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(upstream.concurrency)),
+            throttle: Throttle::new(upstream.rate, now),
+            freed: Notify::new(),
+            stop,
+            paused: Mutex::new(paused),
+            breaker: Mutex::new(Guarded::new(upstream, target.metrics.clone(), now)),
+            target,
+        })
     }
 
     pub(super) fn gate(&self) -> Gate {
-        self.circuit().gate(self.target.clock.monotonic())
+        self.breaker().circuit().gate(self.target.clock.monotonic())
     }
 
-    pub(super) fn state(&self) -> State {
-        self.circuit().state()
+    pub(super) fn seen(&self) -> Seen {
+        self.breaker().seen(self.target.clock.monotonic())
     }
 
     pub(super) fn probe_candidates(&self) -> usize {
-        self.circuit().probe_candidates()
+        self.breaker().circuit().probe_candidates()
     }
 
     pub(super) fn is_suspect(&self, event: &EventId) -> bool {
-        self.circuit().is_suspect(event)
+        self.breaker().circuit().is_suspect(event)
     }
 
-    /// A slot at once, or none: no room, or the breaker says no.
-    pub(super) fn try_slot(self: &Arc<Self>, event: EventId) -> Option<Slot> {
-        let permit = self.permits.clone().try_acquire_owned().ok()?;
-        self.admit(event, permit)
-    }
-
-    /// A slot as soon as there is room. `None` if the breaker says no.
-    pub(super) async fn slot(self: &Arc<Self>, event: EventId) -> Option<Slot> {
-        if matches!(self.gate(), Gate::Wait(_) | Gate::Probing) {
-            return None;
-        }
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
-        self.admit(event, permit)
-    }
-
-    fn admit(self: &Arc<Self>, event: EventId, permit: OwnedSemaphorePermit) -> Option<Slot> {
-        if self.stop.is_cancelled() || self.paused().is_some() {
-            return None;
-        }
-        let now = self.target.clock.monotonic();
-        let admission = self.change(|circuit| circuit.admit(now))?;
-        Some(Slot { shared: self.clone(), event, admission: Some(admission), begun: false, permit: Some(permit) })
-    }
-
-    /// Changes the breaker, and tells the world if its state is another one afterwards.
-    fn change<T>(&self, change: impl FnOnce(&mut Circuit<EventId>) -> T) -> T {
-        let mut circuit = self.circuit();
-        let before = circuit.state();
-        let changed = change(&mut circuit);
-        let after = circuit.state();
-        if before != after {
-            let (name, pause) = (&self.target.upstream.name, self.target.upstream.breaker.pause);
-            self.target.metrics.breaker(name, after.number());
-            match after {
-                State::Open => tracing::warn!(upstream = &**name, ?pause, "breaker opened"),
-                State::HalfOpen => tracing::info!(upstream = &**name, "breaker half-open: probing"),
-                State::Closed => tracing::info!(upstream = &**name, "breaker closed"),
-            }
-        }
-        changed
-    }
-
+    /// Since when and by whom it is paused.
     pub(super) fn paused(&self) -> Option<Pause> {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn circuit(&self) -> MutexGuard<'_, Circuit<EventId>> {
-        // The circuit's methods leave it whole at every step, so a panic elsewhere does not spoil it.
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Pauses it, or lets it go on. The store knows already.
+    pub(super) fn set_paused(&self, pause: Option<Pause>) {
+        let upstream = &self.target.upstream.name;
+        self.target.metrics.upstream_paused(upstream, pause.is_some());
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+        self.freed.notify_one();
+    }
+
+    /// A slot at once, or none: no room, over the rate, paused, or the breaker says no.
+    pub(super) fn try_slot(self: &Arc<Self>, event: EventId) -> Option<Slot> {
+        let mut slot = Slot::new(self, event, self.permits.clone().try_acquire_owned().ok()?);
+        slot.token = self.throttle.try_take(self.target.clock.monotonic());
+        if slot.token { slot.admitted() } else { None }
+    }
+
+    /// A slot as soon as there is room, within the rate. `None` if it is paused or the breaker says no.
+    pub(super) async fn slot(self: &Arc<Self>, event: EventId) -> Option<Slot> {
+        if self.is_paused() || matches!(self.gate(), Gate::Wait(_) | Gate::Probing) {
+            return None;
+        }
+        let mut slot = Slot::new(self, event, self.permits.clone().acquire_owned().await.ok()?);
+        self.throttle.take(&self.target.clock).await;
+        slot.token = true;
+        slot.admitted()
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Guarded> {
+        // Its methods leave it whole at every step, so a panic elsewhere does not spoil it.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right to one attempt at an upstream, within its concurrency and its breaker.
+/// The right to one attempt at an upstream, within its concurrency, its rate and its breaker.
+///
+/// What it has taken goes back when it is dropped, wherever that happens on the way, and the lane hears of it.
 #[derive(Debug)]
 pub struct Slot {
     shared: Arc<Shared>,
     event: EventId,
+    permit: Option<OwnedSemaphorePermit>,
+    /// It took one from the rate.
+    token: bool,
     admission: Option<Admission>,
     begun: bool,
-    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Slot {
-    /// Makes the attempt and tells the breaker how it went. The slot keeps its room until it is dropped. To be called once, and never to be cancelled half-way.
+    fn new(shared: &Arc<Shared>, event: EventId, permit: OwnedSemaphorePermit) -> Self {
+        Self { shared: shared.clone(), event, permit: Some(permit), token: false, admission: None, begun: false }
+    }
+
+    /// With the consent of the breaker, if it gives it.
+    fn admitted(mut self) -> Option<Self> {
+        if self.shared.stop.is_cancelled() || self.shared.is_paused() {
+            return None;
+        }
+        let now = self.shared.target.clock.monotonic();
+        self.admission = Some(self.shared.breaker().admit(now)?);
+        Some(self)
+    }
+
+    /// Makes the attempt and tells the breaker how it went. The slot keeps its room until it is dropped. To be called
+    /// once, and never to be cancelled half-way.
     pub async fn attempt(&mut self, request: &Try<'_>) -> Tried {
         self.begun = true;
         let tried = attempt(&self.shared.target, request).await;
-        self.finish(tried.verdict.is_healthy());
+        let failure = if tried.verdict.is_healthy() { None } else { tried.verdict.error() };
+        self.finish(failure);
         tried
     }
 
-    fn finish(&mut self, healthy: bool) {
+    /// Whether the upstream may have seen anything.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    fn finish(&mut self, failure: Option<String>) {
         let Some(admission) = self.admission.take() else { return };
         let now = self.shared.target.clock.monotonic();
-        self.shared.change(|circuit| circuit.finish(now, &admission, &self.event, healthy));
+        self.shared.breaker().finish(now, &admission, &self.event, failure);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.begun {
-            self.finish(false);
-        } else if let Some(admission) = self.admission.take() {
-            let now = self.shared.target.clock.monotonic();
-            self.shared.change(|circuit| circuit.cancel(now, &admission));
+            self.finish(Some("internal error".to_owned()));
+        } else {
+            if let Some(admission) = self.admission.take() {
+                let now = self.shared.target.clock.monotonic();
+                self.shared.breaker().cancel(now, &admission);
+            }
+            if self.token {
+                self.shared.throttle.put_back();
+            }
         }
         self.permit = None;
         self.shared.freed.notify_one();

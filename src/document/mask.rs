@@ -8,7 +8,7 @@ use toml_parser::{
 };
 
 /// A key that contains one of these holds secrets, wherever it stands, and so does everything inside it.
-const SECRET_WORDS: [&str; 16] = [
+const SECRET_WORDS: [&str; 17] = [
     "value",
     "secret",
     "token",
@@ -18,6 +18,7 @@ const SECRET_WORDS: [&str; 16] = [
     "cookie",
     "apikey",
     "headers",
+    "encryption",
     // Keys that there are not, but that somebody may try first.
     "bearer",
     "passphrase",

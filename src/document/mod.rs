@@ -15,7 +15,7 @@ use std::{ops::Range, path::PathBuf};
 use toml::de::{DeTable, DeValue};
 
 pub use problem::{FileId, Place, Problem, Problems, Severity};
-pub use section::{At, FromValue, Section, Size, Value, nearest};
+pub use section::{At, FromValue, Plain, Section, Size, Value, nearest};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// Parses `text` and returns its top level. Syntax errors go to `problems`; what could be read is still

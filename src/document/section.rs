@@ -29,6 +29,17 @@ impl<T> Deref for At<T> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Size(pub u64);
 
+/// A value without parts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Plain {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Bool(bool),
+}
+
 /// A table being read.
 #[derive(Debug)]
 pub struct Section<'p> {
@@ -278,6 +289,17 @@ impl FromValue for bool {
         match value.node.kind {
             Kind::Bool(flag) => Some(flag),
             _ => value.wrong("true or false", "without quotes"),
+        }
+    }
+}
+
+impl FromValue for Plain {
+    fn from_value(value: Value<'_>) -> Option<Self> {
+        match value.node.kind {
+            Kind::Text(text) => Some(Self::Text(text)),
+            Kind::Integer(Some(n)) => Some(Self::Integer(n)),
+            Kind::Bool(flag) => Some(Self::Bool(flag)),
+            _ => value.wrong("a string, a whole number, true or false", "nothing else is compared"),
         }
     }
 }

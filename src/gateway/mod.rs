@@ -14,8 +14,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    admin::{self, Admin, UpstreamStatus},
-    config::{Config, model::Engine},
+    admin::{self, Admin, Operations, UpstreamStatus},
+    config::{
+        self, Config,
+        model::{Durability, Engine},
+    },
     delivery::{self, LaneStatus, Lanes, SourceRule},
     event::State,
     http::listener::{self, ConnectionLimits},
@@ -57,6 +60,7 @@ struct Parts {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    operations: Arc<Operations>,
 }
 
 /// Why a gateway does not start. A lower-case fragment that says what to do.
@@ -97,21 +101,20 @@ impl Gateway {
             let watch = ClockWatch::new(smallest_tolerance(&config), clock.wall(), clock.monotonic());
             Arc::new(Health::new(watch, move || store.health().map_err(|error| error.to_string())))
         };
-        let lanes = Arc::new(Lanes::start(
-            &config.upstreams,
-            delivery::Parts {
-                store: store.clone(),
-                metrics: metrics.clone(),
-                clock: clock.clone(),
-                sources: config
-                    .sources
-                    .iter()
-                    .map(|(name, source)| (name.clone(), SourceRule::from(&**source)))
-                    .collect(),
-            },
-        )?);
+        let rules = config.sources.iter().map(|(name, source)| (name.clone(), SourceRule::from(&**source)));
+        let delivering = delivery::Parts {
+            store: store.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            sources: rules.collect(),
+        };
+        let lanes = Arc::new(Lanes::start(&config.upstreams, delivering).await?);
         let gate = Gate::new(&config, store.clone(), lanes.clone(), health.clone(), metrics.clone(), clock.clone());
-        let parts = Parts { gate, store, lanes, health, metrics, clock };
+        let operations = {
+            let gate = gate.clone();
+            Operations::new(store.clone(), clock.clone(), Arc::new(move |id| gate.forget(id)))
+        };
+        let parts = Parts { gate, store, lanes, health, metrics, clock, operations };
         let mut gateway = Self {
             public: address(&public, config.server.listen),
             admin: address(&admin, config.admin.listen),
@@ -148,31 +151,49 @@ impl Gateway {
         self.tasks.push(tokio::spawn(listener::serve(public, stack, connection_limits, closing, connections, count)));
         self.parts.health.set_listening(true);
 
-        let (lanes, sources) = (self.parts.lanes.clone(), self.config.sources.clone());
-        let gate = self.parts.gate.clone();
-        let given = admin::Given {
-            listen: self.admin,
-            tokens: self.config.admin.tokens.clone(),
-            store: self.parts.store.clone(),
-            health: self.parts.health.clone(),
-            metrics: self.parts.metrics.clone(),
-            clock: self.parts.clock.clone(),
-            started_at: self.parts.clock.monotonic(),
-            upstreams: Box::new(move || {
-                let status = |lane: LaneStatus| UpstreamStatus { name: lane.upstream, breaker: lane.breaker.name() };
-                lanes.status().into_iter().map(status).collect()
-            }),
-            is_signature: Box::new(move |source, header| {
-                let named =
-                    |name: HeaderName| sources.get(source).is_some_and(|source| source.scheme.signs_with(&name));
-                header.parse().is_ok_and(named)
-            }),
-            forgotten: Box::new(move |id| gate.forget(id)),
-        };
+        let given = self.given();
         let ending = self.ending.clone().cancelled_owned();
         self.tasks.push(tokio::spawn(admin::serve(admin, Admin::new(given), ending)));
         tracing::info!(listener = "public", address = %self.public, "listening");
         tracing::info!(listener = "admin", address = %self.admin, "listening");
+    }
+
+    /// What the admin listener gets to see and to do.
+    fn given(&self) -> admin::Given {
+        let parts = &self.parts;
+        let (lanes, pausing, gate) = (parts.lanes.clone(), parts.lanes.clone(), parts.gate.clone());
+        let sources = || self.config.sources.clone();
+        let (signing, hiding, keying) = (sources(), sources(), sources());
+        admin::Given {
+            listen: self.admin,
+            tokens: self.config.admin.tokens.clone(),
+            store: parts.store.clone(),
+            health: parts.health.clone(),
+            metrics: parts.metrics.clone(),
+            clock: parts.clock.clone(),
+            started_at: parts.clock.monotonic(),
+            upstreams: Box::new(move || lanes.status().into_iter().map(upstream_status).collect()),
+            store_facts: store_facts(&self.config.store),
+            is_signature: Box::new(move |source, header| {
+                let named =
+                    |name: HeaderName| signing.get(source).is_some_and(|source| source.scheme.signs_with(&name));
+                header.parse().is_ok_and(named)
+            }),
+            hidden: Box::new(move |source| hiding.get(source).map(|source| admin::Hidden::of(source))),
+            event_keys: Box::new(move |source, id| {
+                let source = keying.get(source).ok_or_else(|| format!("source `{source}` is not configured"))?;
+                source.key_plan.event_keys_of_id(id).ok_or_else(|| {
+                    let name = &source.name;
+                    format!("the event key of source `{name}` is not one id of the provider, so that none leads to it")
+                })
+            }),
+            set_paused: Box::new(move |name, pause| {
+                let lanes = pausing.clone();
+                Box::pin(async move { lanes.set_paused(&name, pause).await })
+            }),
+            forgotten: Arc::new(move |id| gate.forget(id)),
+            operations: parts.operations.clone(),
+        }
     }
 
     /// Tasks that look after clock, load and history.
@@ -238,10 +259,10 @@ impl Gateway {
         // The same end for all: an attempt that could still be finished is not cut, and made again after the next
         // start, because the requests were done early.
         let end = until + SETTLE_TIMEOUT;
-        let mut whole = true;
+        let mut whole = timeout_at(end, self.parts.operations.drain()).await.is_ok();
         if timeout_at(until, self.connections.wait()).await.is_err() {
             self.parts.gate.refuse_waiting();
-            whole = timeout_at(end, self.connections.wait()).await.is_ok();
+            whole &= timeout_at(end, self.connections.wait()).await.is_ok();
         }
         whole &= timeout_at(end, self.parts.gate.drain()).await.is_ok();
         whole &= self.parts.lanes.drain(end.saturating_duration_since(Instant::now())).await;
@@ -250,9 +271,31 @@ impl Gateway {
             let _ = task.await;
         }
         self.parts.store.close().await;
+        // Its last sync may fail like any other.
+        whole &= !matches!(self.parts.store.health(), Err(StoreError::Poisoned(_)));
         tracing::info!(whole, "stopped");
         whole
     }
+}
+
+fn upstream_status(lane: LaneStatus) -> UpstreamStatus {
+    UpstreamStatus {
+        name: lane.upstream,
+        breaker: lane.breaker.name(),
+        breaker_for: Some(lane.since),
+        breaker_opened_total: Some(lane.opened_total),
+        last_error: lane.last_failure,
+        paused: lane.paused,
+    }
+}
+
+fn store_facts(store: &config::model::Store) -> admin::StoreFacts {
+    let (engine, durability) = match (store.engine, store.durability) {
+        (Engine::Memory, _) => ("memory", "none: lost with the process"),
+        (Engine::Sqlite, Durability::Fsync) => ("sqlite", "fsync: survives a power cut"),
+        (Engine::Sqlite, Durability::Os) => ("sqlite", "os: survives a crash, not a power cut"),
+    };
+    admin::StoreFacts { engine, durability, bytes_max: store.disk_bytes_max }
 }
 
 async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

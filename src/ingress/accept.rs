@@ -13,6 +13,7 @@ use tower::Service;
 
 use super::{
     Ack, Gate, Rejection,
+    destination::{Destination, destination},
     once::{Boarded, Landing},
     verify::Verified,
 };
@@ -57,23 +58,38 @@ impl Service<Boarded> for Accept {
 
 /// Stored durably, and that is all.
 async fn append(gate: &Gate, webhook: &Verified, begin: Begin) -> Result<Landing, Rejection> {
-    let event = new_event(webhook, event_head(gate, webhook), begin);
-    Ok(landing(gate.store.append(event).await?))
+    let head = event_head(gate, webhook);
+    let destination = destination(gate, webhook, &head);
+    store(gate, new_event(webhook, head, destination, begin)).await
+}
+
+async fn store(gate: &Gate, event: NewEvent) -> Result<Landing, Rejection> {
+    let is_unrouted = event.upstreams.is_empty();
+    let landing = landing(gate.store.append(event).await?);
+    Ok(match landing.ack {
+        Ack::Accepted(id) if is_unrouted => Landing { ack: Ack::Unrouted(id), ..landing },
+        _ => landing,
+    })
 }
 
 /// Stored durably, then delivered at once by this flight: the upstream's 2xx if it comes in time.
 async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     let webhook = &boarded.webhook;
     let source = &webhook.cx.route.source;
-    let upstream = &source.upstreams[0];
     let head = event_head(gate, webhook);
-    // With the breaker open, or every place taken, the lane delivers it when it can.
-    let Some(slot) = gate.lanes.try_slot(upstream, head.id) else {
-        return append(gate, webhook, Begin::Due).await;
+    let destination = destination(gate, webhook, &head);
+    let ordered = destination.order_key.is_some();
+    let Some(upstream) = destination.upstreams.first().cloned() else {
+        return store(gate, new_event(webhook, head, destination, Begin::Due)).await;
     };
-    let begin = Begin::FirstLeased(gate.lanes.lease_length(upstream));
+    // With the breaker open, every place taken, the rate used up or the upstream paused, the lane delivers it when it
+    // can.
+    let Some(slot) = gate.lanes.try_slot(&upstream, head.id) else {
+        return store(gate, new_event(webhook, head, destination, Begin::Due)).await;
+    };
+    let begin = Begin::FirstLeased(gate.lanes.lease_length(&upstream));
     let leased_at = gate.clock.monotonic();
-    let appended = gate.store.append(new_event(webhook, head.clone(), begin)).await?;
+    let appended = gate.store.append(new_event(webhook, head.clone(), destination, begin)).await?;
     let Appended::New { id, lease: Some(lease), duplicate_of } = appended else {
         return Ok(landing(appended));
     };
@@ -81,11 +97,12 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     let leased = Leased {
         lease,
         event: Event { head: EventHead { duplicate_of, ..head }, body: webhook.body.clone(), copies: 0 },
-        upstream: upstream.clone(),
+        upstream,
         attempt: 1,
         tries: 0,
         redelivery: false,
         uncertain: false,
+        ordered,
         cause: "first".to_owned(),
         age: Duration::ZERO,
     };
@@ -117,7 +134,8 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         body: &webhook.body,
         number: 1,
         cause: "first",
-        age: None,
+        standing: None,
+        redelivery: false,
         uncertain: boarded.flight.is_uncertain(),
         forward_query: source.forward_query,
         marks: &Marks::default(),
@@ -171,17 +189,17 @@ fn copy(first: EventId, answer: Option<Answer>) -> Landing {
     Landing { ack, known: Some(first) }
 }
 
-fn new_event(webhook: &Verified, head: EventHead, begin: Begin) -> NewEvent {
+fn new_event(webhook: &Verified, head: EventHead, destination: Destination, begin: Begin) -> NewEvent {
     let source = &webhook.cx.route.source;
     NewEvent {
         head,
         body: webhook.body.clone(),
         keys: webhook.keys,
-        upstreams: source.upstreams.clone(),
+        upstreams: destination.upstreams,
         begin,
         on_conflict: source.on_conflict,
         on_resend: source.on_resend,
-        order_key: None,
+        order_key: destination.order_key,
         keep_body: source.store_body,
     }
 }

@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 
-use super::{Gate, Rejection, admit::Admitted, select::Cx};
+use super::{Gate, Rejection, admit::Admitted, restored, select::Cx};
 use crate::{
     preset::OnStale,
     verify::{Claim, Freshness, Seen},
@@ -13,7 +13,7 @@ pub(super) struct Claimed {
     pub(super) cx: Cx,
     pub(super) head: Parts,
     pub(super) claim: Claim,
-    /// Out of tolerance, and the source holds what is authentic but stale.
+    /// Out of tolerance, or from before the store was restored, and the source holds what is authentic but stale.
     pub(super) stale: bool,
 }
 
@@ -24,6 +24,10 @@ pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejectio
     let token = token.as_ref().and_then(|token| std::str::from_utf8(token.expose()).ok());
     let claim = source.scheme.claim(Seen { headers: &head.headers, token })?;
     let stale = match claim.freshness(cx.exchange.came_at, source.tolerance) {
+        Freshness::Fresh if restored::may_be_known(&claim, gate.restored_at) => match source.on_stale {
+            OnStale::Hold => true,
+            OnStale::Reject | OnStale::Retry => return Err(Rejection::SignedBeforeRestore),
+        },
         Freshness::Untimed | Freshness::Fresh => false,
         Freshness::Past(_) | Freshness::Future(_)
             if !gate.health.check_clock(gate.clock.wall(), gate.clock.monotonic()) =>

@@ -13,6 +13,7 @@ mod admit;
 mod budget;
 mod challenge;
 mod claim;
+mod destination;
 mod health;
 mod observe;
 mod once;
@@ -20,6 +21,7 @@ mod outcome;
 mod rate;
 mod read;
 mod respond;
+mod restored;
 mod routes;
 mod select;
 mod step;
@@ -43,7 +45,7 @@ use crate::{
     replay::Flights,
     store::EventStore,
     telemetry::{Health, Metrics},
-    time::Clock,
+    time::{Clock, Wall},
     verify::Key,
 };
 
@@ -80,6 +82,8 @@ pub struct Gate {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// When the store was restored from a backup, if it was.
+    restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
     cut: CancellationToken,
 }
@@ -95,6 +99,8 @@ impl Gate {
         clock: Clock,
     ) -> Arc<Self> {
         let limits = &config.server.limits;
+        let restored_at = store.restored_at();
+        restored::warn_of_untimed(config, restored_at, clock.wall());
         let capacity = std::num::NonZeroUsize::new(config.replay.capacity).unwrap_or(std::num::NonZeroUsize::MIN);
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, clock.monotonic())),
@@ -110,6 +116,7 @@ impl Gate {
             health,
             metrics,
             clock,
+            restored_at,
             cut: CancellationToken::new(),
         })
     }

@@ -14,6 +14,8 @@ use crate::{
 pub enum Ack {
     /// Stored durably.
     Accepted(EventId),
+    /// Stored durably, and no route wants it: for the provider as good as any other.
+    Unrouted(EventId),
     /// A copy of this event.
     Duplicate(EventId),
     /// A known event or nonce key with another body: stored as `id`.
@@ -36,6 +38,7 @@ impl Ack {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Accepted(_) => "accepted",
+            Self::Unrouted(_) => "unrouted",
             Self::Duplicate(_) | Self::Answered { copy: true, .. } => "duplicate",
             Self::Conflict(_) => "conflict",
             Self::Answered { copy: false, .. } => "answered",
@@ -45,7 +48,11 @@ impl Ack {
     /// The event it is about.
     pub const fn event(&self) -> Option<EventId> {
         match self {
-            Self::Accepted(id) | Self::Duplicate(id) | Self::Conflict(id) | Self::Answered { id, .. } => Some(*id),
+            Self::Accepted(id)
+            | Self::Unrouted(id)
+            | Self::Duplicate(id)
+            | Self::Conflict(id)
+            | Self::Answered { id, .. } => Some(*id),
             Self::Challenge(_) => None,
         }
     }
@@ -53,7 +60,7 @@ impl Ack {
     #[must_use]
     pub fn of_copy(self) -> Self {
         match self {
-            Self::Accepted(id) | Self::Conflict(id) => Self::Duplicate(id),
+            Self::Accepted(id) | Self::Unrouted(id) | Self::Conflict(id) => Self::Duplicate(id),
             Self::Answered { id, answer, .. } => Self::Answered { id, answer, copy: true },
             other => other,
         }
@@ -79,6 +86,8 @@ pub enum Rejection {
     Stale,
     /// As `Stale`, while our own clock cannot be trusted.
     StaleByOurClock,
+    /// Fresh, and signed before the store was restored from a backup, which does not know whether it was accepted.
+    SignedBeforeRestore,
     /// Declared or counted, the body is over the limit.
     TooLarge,
     /// The body did not come in time, or too slowly.
@@ -123,6 +132,7 @@ impl Rejection {
             Self::Unauthentic(refusal) => refusal.code(),
             Self::Stale => "stale",
             Self::StaleByOurClock => "stale_by_our_clock",
+            Self::SignedBeforeRestore => "signed_before_restore",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
             Self::Cut => "cut",

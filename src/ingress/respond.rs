@@ -73,7 +73,7 @@ where
 
 fn acknowledge(ack: &Ack, source: Option<&Source>) -> Response {
     let (word, id) = match ack {
-        Ack::Accepted(id) | Ack::Conflict(id) => ("accepted", id),
+        Ack::Accepted(id) | Ack::Unrouted(id) | Ack::Conflict(id) => ("accepted", id),
         Ack::Duplicate(id) => ("duplicate", id),
         Ack::Answered { answer, .. } => return relay(answer),
         Ack::Challenge(token) => return response(200, "text/plain; charset=utf-8", token.clone().into()),
@@ -141,6 +141,7 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         Rejection::UpstreamTimedOut => 504,
         Rejection::UpstreamAnswered(answer) => return answer.status,
         Rejection::StaleByOurClock
+        | Rejection::SignedBeforeRestore
         | Rejection::TooManyInFlight
         | Rejection::BudgetSpent
         | Rejection::StoreFull
@@ -159,7 +160,7 @@ fn retry_after_s(why: &Rejection, status: u16) -> Option<u64> {
     matches!(status, 429 | 503).then(|| match why {
         Rejection::RateExceeded(wait) => wait.as_secs().saturating_add(1).min(3600),
         Rejection::StoreFull | Rejection::StaleByOurClock => 30,
-        Rejection::StoreUnavailable | Rejection::Draining | Rejection::Late => 5,
+        Rejection::StoreUnavailable | Rejection::Draining | Rejection::Late | Rejection::SignedBeforeRestore => 5,
         Rejection::Unauthentic(_) | Rejection::Stale => 60,
         _ => 1,
     })

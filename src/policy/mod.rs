@@ -4,7 +4,9 @@
 pub mod breaker;
 pub mod rate;
 pub mod retry;
+pub mod routes;
 
 pub use breaker::{Breaker, Circuit};
 pub use rate::{Bucket, Rate};
 pub use retry::{Next, Retry};
+pub use routes::{Glob, Route, Routes};

@@ -32,15 +32,43 @@ impl Bucket {
 
     /// Takes a token, or says in how long there will be one (a century if never).
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + since * self.rate.per_second).min(f64::from(self.rate.burst));
-        self.filled_at = self.filled_at.max(now);
+        self.fill(now);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return Ok(());
         }
-        let missing_s = (1.0 - self.tokens) / self.rate.per_second;
-        Err(Duration::try_from_secs_f64(missing_s).map_or(NEVER, |d| d.clamp(Duration::from_millis(1), NEVER)))
+        Err(self.missing(1.0))
+    }
+
+    /// How many tokens are there.
+    pub fn whole(&mut self, now: Instant) -> u32 {
+        self.fill(now);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the burst")]
+        let whole = self.tokens as u32;
+        whole
+    }
+
+    /// In how long that many tokens are there, or as many as the bucket holds (a century if never).
+    pub fn until(&mut self, count: u32, now: Instant) -> Duration {
+        self.fill(now);
+        let wanted = f64::from(count.min(self.rate.burst.max(1)));
+        if self.tokens >= wanted { Duration::ZERO } else { self.missing(wanted) }
+    }
+
+    /// Gives a token back that was not used.
+    pub fn put_back(&mut self) {
+        self.tokens = (self.tokens + 1.0).min(f64::from(self.rate.burst));
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + since * self.rate.per_second).min(f64::from(self.rate.burst));
+        self.filled_at = self.filled_at.max(now);
+    }
+
+    fn missing(&self, wanted: f64) -> Duration {
+        let missing_s = (wanted - self.tokens) / self.rate.per_second;
+        Duration::try_from_secs_f64(missing_s).map_or(NEVER, |d| d.clamp(Duration::from_millis(1), NEVER))
     }
 }
 
@@ -67,6 +95,19 @@ mod tests {
         let now = Instant::now();
         let mut bucket = Bucket::new(Rate { per_second: 0.0, burst: 0 }, now);
         assert!(bucket.take(now).is_err_and(|wait| wait > Duration::from_hours(24 * 365)));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_is_there_again_and_never_more_than_it_holds() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(Rate { per_second: 2.0, burst: 3 }, now);
+        bucket.put_back();
+        assert_eq!(bucket.whole(now), 3);
+        let _ = bucket.take(now);
+        assert_eq!((bucket.whole(now), bucket.until(3, now)), (2, Duration::from_millis(500)));
+        assert_eq!(bucket.until(9, now), Duration::from_millis(500), "it never holds nine");
+        bucket.put_back();
+        assert_eq!((bucket.whole(now), bucket.until(3, now)), (3, Duration::ZERO));
     }
 
     proptest! {

@@ -179,7 +179,7 @@ impl EventStore for MemoryStore {
 
     fn redeliver(&self, id: EventId, upstream: Option<&str>) -> BoxFuture<'_, Result<u32, StoreError>> {
         let upstream = upstream.map(str::to_owned);
-        ready(move || self.with(|inner, now_ms| inner.redeliver(now_ms, id, upstream.as_deref())))
+        ready(move || self.with(|inner, now_ms| inner.redeliver(now_ms, id, upstream.as_deref(), None)))
     }
 
     fn forget(&self, id: EventId) -> BoxFuture<'_, Result<u64, StoreError>> {

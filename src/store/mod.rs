@@ -108,6 +108,8 @@ pub struct Leased {
     pub redelivery: bool,
     /// An earlier attempt may have reached the upstream: its outcome was unknown, or its lease ended unsettled.
     pub uncertain: bool,
+    /// Whether it has an order key, so that others may wait until it is delivered or given up.
+    pub ordered: bool,
     /// Why it is made: `first`, `retry`, `redelivery`, `re-send`, `released`; `restart` or `lease lapsed`
     /// where a lease ended unsettled, so that nobody knows whether the upstream has it.
     pub cause: String,
@@ -223,6 +225,8 @@ pub enum Act {
     Redeliver {
         /// Only there, or everywhere it went.
         to: Option<Name>,
+        /// Only what is in this state: of an event with a dead and a delivered delivery not both.
+        state: Option<State>,
     },
     /// See [`EventStore::release`].
     Release,

@@ -46,6 +46,12 @@ struct ByUpstreamState {
     state: &'static str,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByUpstreamTo {
+    upstream: Arc<str>,
+    to: &'static str,
+}
+
 /// Handles to all metrics, and their registry.
 #[derive(Debug)]
 pub struct Metrics {
@@ -54,9 +60,12 @@ pub struct Metrics {
     webhook_seconds: Family<BySource, Histogram>,
     verified: Family<BySourceSecret, Counter>,
     key_fallbacks: Family<BySource, Counter>,
+    order_keys_missing: Family<BySource, Counter>,
     attempts: Family<ByUpstreamResult, Counter>,
     attempt_seconds: Family<ByUpstream, Histogram>,
     breaker_open: Family<ByUpstream, Gauge>,
+    breaker_transitions: Family<ByUpstreamTo, Counter>,
+    upstream_paused: Family<ByUpstream, Gauge>,
     connections: Gauge,
     connections_refused: Counter,
     in_flight: Gauge,
@@ -90,12 +99,26 @@ impl Default for Metrics {
             "Events whose configured key could not be read, so that the body's digest was taken",
             key_fallbacks.clone(),
         );
+        let order_keys_missing = Family::default();
+        registry.register(
+            "order_key_missing",
+            "Events without a value at the source's order_by, which keep no order",
+            order_keys_missing.clone(),
+        );
         let attempts = Family::default();
         registry.register("attempts", "Delivery attempts by upstream and result", attempts.clone());
         let attempt_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
         registry.register_with_unit("attempt", "From connect to answer", Unit::Seconds, attempt_seconds.clone());
         let breaker_open = Family::default();
         registry.register("breaker", "0 closed, 1 half-open, 2 open", breaker_open.clone());
+        let breaker_transitions = Family::default();
+        registry.register(
+            "breaker_transitions",
+            "Changes of a breaker's state, by the state that it changed to",
+            breaker_transitions.clone(),
+        );
+        let upstream_paused = Family::default();
+        registry.register("upstream_paused", "1 if an operator paused it", upstream_paused.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections to the public listener", connections.clone());
         let connections_refused = Counter::default();
@@ -128,9 +151,12 @@ impl Default for Metrics {
             webhook_seconds,
             verified,
             key_fallbacks,
+            order_keys_missing,
             attempts,
             attempt_seconds,
             breaker_open,
+            breaker_transitions,
+            upstream_paused,
             connections,
             connections_refused,
             in_flight,
@@ -160,6 +186,10 @@ impl Metrics {
     pub fn key_fell_back(&self, source: &Arc<str>) {
         self.key_fallbacks.get_or_create(&BySource { source: source.clone() }).inc();
     }
+    /// An event has no value at its source's `order_by`.
+    pub fn order_key_missing(&self, source: &Arc<str>) {
+        self.order_keys_missing.get_or_create(&BySource { source: source.clone() }).inc();
+    }
     /// One attempt ended. `result` is one of a closed set: `delivered`, `status`, `timeout`, `unreachable`, …
     pub fn attempt(&self, upstream: &Arc<str>, result: &'static str, took: Duration) {
         self.attempts.get_or_create(&ByUpstreamResult { upstream: upstream.clone(), result }).inc();
@@ -168,6 +198,14 @@ impl Metrics {
     /// The state of a breaker: 0 closed, 1 half-open, 2 open.
     pub fn breaker(&self, upstream: &Arc<str>, state: u8) {
         self.breaker_open.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(state));
+    }
+    /// A breaker changed to the state of this name.
+    pub fn breaker_changed(&self, upstream: &Arc<str>, to: &'static str) {
+        self.breaker_transitions.get_or_create(&ByUpstreamTo { upstream: upstream.clone(), to }).inc();
+    }
+    /// Whether an operator paused an upstream.
+    pub fn upstream_paused(&self, upstream: &Arc<str>, paused: bool) {
+        self.upstream_paused.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(paused));
     }
     /// Open connections to the public listener.
     pub fn connections(&self, now: usize) {

@@ -4,13 +4,17 @@
 //! two ways is not read at all: a wanted key that stands twice, text behind the document, a byte order mark, a
 //! lone surrogate on the way. What lies beside the path is skipped without recursion, so no depth overflows a stack.
 
-use std::{borrow::Cow, fmt};
+mod many;
+
+use std::{borrow::Cow, fmt, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub use many::scalars;
+
 /// Bytes of a scalar; a longer one is not read.
-const SCALAR_BYTES_MAX: usize = 1024;
+pub const SCALAR_BYTES_MAX: usize = 1024;
 /// Steps of a pointer; a longer one points at nothing.
 pub const POINTER_STEPS_MAX: usize = 16;
 /// Items of a list; of a longer one none is read.
@@ -55,6 +59,24 @@ pub fn scalar(body: &[u8], pointer: &str) -> Option<Scalar> {
         Found::Absent | Found::Unusable => None,
     }
 }
+
+/// Where in a body the value at a JSON pointer stands: `Ok(None)` if there is none, `Err` if the body is no JSON or does
+/// not say unambiguously.
+pub fn locate(body: &[u8], pointer: &str) -> Result<Option<Range<usize>>, Ambiguous> {
+    let text = std::str::from_utf8(body).map_err(|_| Ambiguous)?;
+    match find(text, &steps(pointer).ok_or(Ambiguous)?) {
+        Found::Value(raw) => {
+            let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+            Ok(Some(start..start + raw.get().len()))
+        }
+        Found::Absent => Ok(None),
+        Found::Unusable => Err(Ambiguous),
+    }
+}
+
+/// A body that is no JSON, or one that could be understood in two ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ambiguous;
 
 /// Whether a text is a JSON pointer that is read here.
 pub fn is_pointer(text: &str) -> bool {
@@ -298,6 +320,19 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_any_kind_is_located_and_what_is_ambiguous_is_said_to_be() {
+        let body = br#" {"a": {"b": [1, {"c":"\u00e9"}]}, "d":null}"#;
+        let found = |pointer: &str| locate(body, pointer).map(|range| range.map(|range| &body[range]));
+        assert_eq!(found("/a/b"), Ok(Some(&br#"[1, {"c":"\u00e9"}]"#[..])));
+        assert_eq!(found("/a/b/1/c"), Ok(Some(&br#""\u00e9""#[..])));
+        assert_eq!(found("/d"), Ok(Some(&b"null"[..])));
+        assert_eq!(found("/a/x"), Ok(None));
+        for body in [&b"{\"a\":1,\"\\u0061\":2}"[..], b"{\"a\":1} x", b"a=1", b"\xff", b""] {
+            assert_eq!(locate(body, "/a"), Err(Ambiguous), "{body:?}");
+        }
+    }
+
+    #[test]
     fn what_could_mean_two_things_is_not_read() {
         for body in [
             r#"{"id":"a","id":"b"}"#,
@@ -367,6 +402,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..200), pointer in "[/a~01-]{0,8}") {
+            let _ = locate(&body, &pointer);
             let _ = (scalar(&body, &pointer), items(&body, &pointer, std::slice::from_ref(&pointer)));
         }
         #[test]

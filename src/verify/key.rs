@@ -112,6 +112,18 @@ impl KeyPlan {
         json::items(body, each, key).into_iter().map(|found| found.map(item)).collect()
     }
 
+    /// The event keys that a provider's own id may have led to: its type in the body is not known from its text. `None`
+    /// where an event key is not made of one part, so that no id leads to it.
+    pub fn event_keys_of_id(&self, id: &str) -> Option<Vec<Key>> {
+        let EventKey::Parts(parts) = &self.event_key else { return None };
+        let tags: &[u8] = match parts.as_slice() {
+            [KeyPart::Json(_)] => b"sn",
+            [KeyPart::Header(_)] => b"h",
+            _ => return None,
+        };
+        Some(tags.iter().map(|tag| derive("event", &self.scope, [(*tag, id.as_bytes())])).collect())
+    }
+
     /// Until the signed time is stale for good plus a margin, and never shorter than two whole windows.
     fn replay_life(&self, proof: &Proof, now: Wall) -> Duration {
         let Some(at) = proof.timestamp else { return self.untimed_horizon.min(LIFE_MAX) };

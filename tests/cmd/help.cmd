@@ -15,4 +15,16 @@ hookward events redeliver --help
 hookward events release --help
 hookward events forget --help
 hookward events purge --help
+hookward operations --help
+hookward operations list --help
+hookward operations show --help
+hookward operations stop --help
+hookward operations resume --help
+hookward upstreams --help
+hookward upstreams pause --help
+hookward upstreams resume --help
 hookward status --help
+hookward store --help
+hookward store verify --help
+hookward store backup --help
+hookward store restore --help

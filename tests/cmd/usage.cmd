@@ -15,6 +15,15 @@ hookward send -p stripe --secret canary -b tests/cmd/verify/body.json -u 127.0.0
 hookward send -p stripe --secret canary -b tests/cmd/verify/body.json -u http://127.0.0.1:1/ --rate 0
 hookward events redeliver
 hookward events redeliver 019604a1 --state dead
+hookward events purge
+hookward events list --json-pointer /a
+hookward events list --limit 501
 hookward events list --admin-url 127.0.0.1:9900
 hookward events list -c missing.toml
 hookward status --admin-url http://127.0.0.1:1
+hookward store verify
+hookward store verify --path missing
+hookward store verify --path Cargo.toml
+hookward store backup --path missing --to x --config y
+hookward store backup --path missing
+hookward store restore missing.db --path missing

@@ -1,6 +1,10 @@
 //! The admin listener and the commands that use it, over real sockets, with a store that holds canned events.
 
+mod audit;
 mod fake;
+mod hidden;
+mod operations;
+mod schema;
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +17,11 @@ use std::{
 };
 
 use hookward::{
-    admin::{self, Admin, Given, UpstreamStatus},
+    admin::{self, Admin, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus},
     config::model::{AdminToken, Role},
     event::State,
     secret::Secret,
+    store::{EventStore, JsonIs},
     telemetry::{ClockWatch, Health, Metrics},
     time::{Clock, Wall},
 };
@@ -42,35 +47,71 @@ struct Gateway {
     served: tokio::task::JoinHandle<()>,
 }
 
+/// What the gateway gives, around a store: sources redact nothing, and their ids lead to nothing.
+fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>) -> Given {
+    let clock = Clock::starting_at(Wall::from_unix_s(1_763_712_000));
+    let watch = ClockWatch::new(Some(Duration::from_mins(5)), clock.wall(), Instant::now());
+    let (asked, paused) = (store.clone(), Arc::new(Mutex::new(BTreeMap::new())));
+    let health = Arc::new(Health::new(watch, move || asked.health().map_err(|error| error.to_string())));
+    health.set_listening(true);
+    let tokens = tokens.iter().map(|(token, role)| AdminToken { token: Secret::new(*token), role: *role }).collect();
+    let forgotten: Forgotten = Arc::new(|_| {});
+    let (pauses, pausing) = (paused.clone(), store.clone());
+    Given {
+        listen,
+        tokens,
+        health,
+        metrics: Arc::default(),
+        started_at: Instant::now(),
+        upstreams: Box::new(move || {
+            let pauses = pauses.lock().expect("not poisoned");
+            let status = |name: &str| UpstreamStatus {
+                name: name.into(),
+                breaker: "closed",
+                breaker_for: Some(Duration::from_secs(7)),
+                breaker_opened_total: Some(2),
+                last_error: Some("connection refused".into()),
+                paused: pauses.get(name).cloned(),
+            };
+            ["orders", "idle"].map(status).to_vec()
+        }),
+        store_facts: StoreFacts { engine: "sqlite", durability: "fsync: survives a power cut", bytes_max: 100_000 },
+        is_signature: Box::new(|source, header| source == "partssource" && header == "x-odd"),
+        hidden: Box::new(|_| Some(Hidden::default())),
+        event_keys: Box::new(|source, _| Err(format!("no id leads to the event key of source `{source}`"))),
+        set_paused: Box::new(move |name, pause| {
+            let (store, paused) = (pausing.clone(), paused.clone());
+            Box::pin(async move {
+                store.set_paused(&name, pause.clone()).await?;
+                let mut paused = paused.lock().expect("not poisoned");
+                match pause {
+                    Some(pause) => drop(paused.insert(name, pause)),
+                    None => drop(paused.remove(&name)),
+                }
+                Ok(true)
+            })
+        }),
+        operations: Operations::new(store.clone(), clock.clone(), forgotten.clone()),
+        forgotten,
+        store,
+        clock,
+    }
+}
+
 impl Gateway {
     async fn start(tokens: &[(&str, Role)]) -> Self {
+        Self::start_with(tokens, |_| {}).await
+    }
+
+    async fn start_with(tokens: &[(&str, Role)], change: impl FnOnce(&mut Given)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let store = Arc::new(Fake::default());
-        let clock = Clock::starting_at(Wall::from_unix_s(1_763_712_000));
-        let watch = ClockWatch::new(Some(Duration::from_mins(5)), clock.wall(), Instant::now());
-        let asked = store.clone();
-        let health = Arc::new(Health::new(watch, move || asked.health_now().map_err(|error| error.to_string())));
-        health.set_listening(true);
-        let metrics = Arc::new(Metrics::default());
-        let tokens =
-            tokens.iter().map(|(token, role)| AdminToken { token: Secret::new(*token), role: *role }).collect();
-        let admin = Admin::new(Given {
-            listen: address,
-            tokens,
-            store: store.clone(),
-            health: health.clone(),
-            metrics: metrics.clone(),
-            clock,
-            started_at: Instant::now(),
-            upstreams: Box::new(|| {
-                ["orders", "idle"].map(|name| UpstreamStatus { name: name.into(), breaker: "closed" }).to_vec()
-            }),
-            forgotten: Box::new(|_| {}),
-            is_signature: Box::new(|source, header| source == "partssource" && header == "x-odd"),
-        });
+        let mut given = given(address, tokens, store.clone());
+        change(&mut given);
+        let (health, metrics) = (given.health.clone(), given.metrics.clone());
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(admin::serve(listener, admin, async { _ = stopped.await }));
+        let served = tokio::spawn(admin::serve(listener, Admin::new(given), async { _ = stopped.await }));
         Self { address, store, health, metrics, stop, served }
     }
 
@@ -95,7 +136,9 @@ impl Gateway {
         for (name, value) in headers {
             let _ = write!(request, "{name}: {value}\r\n");
         }
-        self.raw(&format!("{request}\r\n{body}")).await
+        let answer = self.raw(&format!("{request}\r\n{body}")).await;
+        schema::check(method, path, answer.status, answer.header("content-type"), &answer.body);
+        answer
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -281,6 +324,19 @@ async fn filters_reach_the_store_and_typing_errors_do_not() {
     let refused = gateway.get("/api/v1/events?stat=dead").await;
     assert_eq!(refused.problem(), problem(400, "parameter_unknown"));
     assert!(refused.text().contains("known are source, upstream, state"));
+    let oldest = gateway.get("/api/v1/events?order=oldest&limit=2").await.json();
+    assert_eq!(ids(&oldest), [1, 2].map(|number| event_id(number).to_string()));
+    let rest = gateway
+        .get(&format!("/api/v1/events?order=oldest&cursor={}", oldest["next_cursor"].as_str().expect("more")))
+        .await;
+    assert_eq!(ids(&rest.json()), [3, 4].map(|number| event_id(number).to_string()));
+    let one = gateway.get(&format!("/api/v1/events?id={}", event_id(3))).await.json();
+    assert_eq!(ids(&one), [event_id(3).to_string()]);
+    assert_eq!(ids(&gateway.get("/api/v1/events?state=unrouted").await.json()), [] as [&str; 0]);
+    assert!(gateway.store.last_filter().unrouted);
+    gateway.get("/api/v1/events?json_pointer=/data/id&json_value=42").await;
+    let json = JsonIs { pointer: "/data/id".into(), value: "42".into() };
+    assert_eq!(gateway.store.last_filter().json, Some(json));
     assert_eq!(gateway.get("/api/v1/status?x=1").await.problem(), problem(400, "parameter_unknown"));
 }
 
@@ -295,9 +351,12 @@ async fn an_event_is_shown_with_headers_attempts_and_body() {
         "bytes": 24,
         "content": "{\"id\": 7, \"x\": \"\\u001b\"}",
         "encoding": "utf-8",
+        "redacted": false,
         "sha256": "7018fd3d0273b8982a79e6255c53f50012e1f807ee758517e22eee0e60944de4",
-        "truncated": false
+        "truncated": false,
+        "withheld": null
       },
+      "body_removed": false,
       "client": "203.0.113.7",
       "event": {
         "attempt_id": "attempt-9",
@@ -318,6 +377,7 @@ async fn an_event_is_shown_with_headers_attempts_and_body() {
                 "took_ms": 12
               }
             ],
+            "order_key": null,
             "reason": "status 410",
             "state": "dead",
             "upstream": "orders"
@@ -354,6 +414,12 @@ async fn an_event_is_shown_with_headers_attempts_and_body() {
         }
       ],
       "host": "hooks.example.com",
+      "keys": [
+        {
+          "key": "019aa500000070008000000000000002019aa500000070008000000000000002",
+          "lives_ms": 3600000
+        }
+      ],
       "method": "POST",
       "proto": "https",
       "query": "test=1",
@@ -410,20 +476,14 @@ async fn an_operator_changes_events_and_hears_what_cannot_be() {
 
 #[tokio::test]
 async fn what_operators_do_and_try_is_in_the_audit_log() {
-    let log = Log::default();
-    let to = log.clone();
-    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
-    // The runtime of this test has one thread, so that this holds for the listener, too.
-    let _until_the_end = tracing::subscriber::set_default(subscriber);
-
+    let (log, _until_the_end) = Log::of_this_thread();
     let gateway = Gateway::start(&[(READER, Role::Read), (OPERATOR, Role::Operate)]).await;
     let path = format!("/api/v1/events/{}/redeliver", event_id(2));
     for (token, body) in [(OPERATOR, "{\"upstream\":\"orders\"}"), (READER, ""), (OPERATOR, "[")] {
         let token = format!("Bearer {token}");
         gateway.ask("POST", &path, &[("authorization", &token), ("content-type", "application/json")], body).await;
     }
-    let lines = log.lines();
-    let audit: Vec<_> = lines.iter().filter(|line| line["target"] == "audit").collect();
+    let (lines, audit) = (log.lines(), log.audit());
     let told = |name: &str| audit.iter().map(|line| line[name].as_str().unwrap_or("-")).collect::<Vec<_>>().join(" ");
     assert_eq!(told("action"), "redeliver redeliver redeliver");
     assert_eq!(told("event"), [event_id(2).to_string().as_str(); 3].join(" "));
@@ -437,6 +497,16 @@ async fn what_operators_do_and_try_is_in_the_audit_log() {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
+    /// The runtime of a test has one thread, so that this holds for the listener, too.
+    fn of_this_thread() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let to = log.clone();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+    fn audit(&self) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line["target"] == "audit").collect()
+    }
     fn lines(&self) -> Vec<Value> {
         let bytes = self.0.lock().expect("not poisoned").clone();
         let text = String::from_utf8(bytes).expect("text");
@@ -601,18 +671,35 @@ async fn the_commands_show_and_change_what_the_gateway_has() {
     let body = gateway.cli(&["events", "show", &event_id(3).to_string(), "--body"]).await;
     assert_eq!(body.stdout, fake::BINARY);
 
-    let unasked = gateway.cli(&["events", "redeliver", "--state", "dead"]).await;
+    let redeliver = ["events", "redeliver", "--state", "dead"];
+    let unasked = gateway.cli(&redeliver).await;
     assert_eq!(unasked.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&unasked.stderr).contains("1 matching delivery to redeliver"));
+    assert!(String::from_utf8_lossy(&unasked.stderr).contains("1 matching event to redeliver to their upstreams."));
     assert_eq!(gateway.store.calls(), [] as [String; 0], "nobody said yes");
-    let redelivered = gateway.cli(&["events", "redeliver", "--state", "dead", "--yes"]).await;
-    assert_eq!(text(&redelivered), "1 delivery due again\n");
-    assert_eq!(gateway.store.calls(), [format!("redeliver {} orders", event_id(2))]);
+    let redelivered = gateway.cli(&[&redeliver[..], &["--yes"]].concat()).await;
+    let said = text(&redelivered);
+    assert!(said.contains("state      finished\nprogress   100 %: 1 changed, 0 skipped, of 1\n"), "{said}");
+    assert_eq!(gateway.store.calls(), [format!("redeliver {} - dead", event_id(2))]);
 
     gateway.store.many.store(true, Relaxed);
-    let all_pages = gateway.cli(&["events", "redeliver", "--state", "dead"]).await;
-    let said = String::from_utf8_lossy(&all_pages.stderr).into_owned();
-    assert!(said.contains("600 matching deliveries to redeliver"), "{said}");
+    let detached = gateway.cli(&[&redeliver[..], &["--yes", "--detach", "--json", "--rate", "1"]].concat()).await;
+    let detached: Value = serde_json::from_slice(&detached.stdout).expect("JSON");
+    assert_eq!((&detached["total"], &detached["rate"]), (&600.into(), &1.into()));
+    let id = detached["id"].as_str().expect("an id");
+    let stopped = text(&gateway.cli(&["operations", "stop", id]).await);
+    assert!(stopped.contains("stopped: loopback stopped it") && stopped.contains("of 600"), "{stopped}");
+    assert!(text(&gateway.cli(&["operations", "show", id]).await).contains(&format!("operations resume {id}")));
+    assert!(text(&gateway.cli(&["operations", "list"]).await).contains("redeliver, 1 a second"));
+    let wrong = gateway.cli(&["operations", "resume", &event_id(1).to_string()]).await;
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("there is no such operation"));
+    gateway.store.many.store(false, Relaxed);
+
+    let paused = text(&gateway.cli(&["upstreams", "pause", "orders"]).await);
+    assert!(paused.starts_with("orders is paused since ") && paused.ends_with(" by loopback\n"), "{paused}");
+    assert!(text(&gateway.cli(&["status"]).await).contains("`hookward upstreams resume orders`"));
+    assert_eq!(text(&gateway.cli(&["upstreams", "resume", "orders"]).await), "orders is not paused\n");
+    let unknown = gateway.cli(&["upstreams", "pause", "nowhere"]).await;
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("configured are: orders, idle"));
 
     let missing = gateway.cli(&["events", "purge", &event_id(99).to_string(), "--yes"]).await;
     assert_eq!(missing.status.code(), Some(1));

@@ -8,13 +8,14 @@ use std::{
 };
 
 use hookward::{
-    config::{self, Environment, LoadOptions, Loaded, Secrets, Summary},
+    config::{self, Environment, LoadOptions, Loaded, Memory, Secrets, Summary},
+    store::LEASE_BYTES_MAX,
     time::Wall,
 };
 use proptest::prelude::*;
 
 /// Stands in every inline secret of the test configurations, and must never be shown.
-const CANARIES: [&str; 3] = ["canary", "Y2FuYXJ5", "from-a-file"];
+const CANARIES: [&str; 4] = ["canary", "Y2FuYXJ5", "from-a-file", "66726f6d2d61"];
 
 fn options() -> LoadOptions {
     let variables = [
@@ -22,6 +23,7 @@ fn options() -> LoadOptions {
         ("GITHUB_NEW", "canary-of-github-in-2027"),
         ("GITHUB_OLD", "canary-of-github-in-2026"),
         ("SIGNING", "whsec_Y2FuYXJ5LW9mLWF0LWxlYXN0LTE2LWJ5dGVz"),
+        ("OLD_STORE_KEY", "Y2FuYXJ5LW9mLWEta2V5LW9mLTMyLWJ5dGVzLi4uLi4="),
         ("CREDENTIALS_DIRECTORY", "tests/config"),
     ];
     LoadOptions {
@@ -149,6 +151,60 @@ fn what_a_source_promises_follows_from_its_provider() {
     assert_eq!(b.answer_within.as_millis(), 1_600);
     assert_eq!(a.path.text, "/hooks/a");
     assert_eq!(config.upstreams["a"].url.to_string(), "http://127.0.0.1:1/");
+}
+
+#[test]
+fn what_deliveries_may_hold_is_bounded_by_the_largest_body_that_may_go_there() {
+    let source = |name: &str, keys: &str| {
+        format!(
+            "[sources.{name}]\nprovider = \"partssource\"\nsecrets = [{{ value = \"the-secret-of-{name}\" }}]\n{keys}\n"
+        )
+    };
+    let upstream = |name: &str, keys: &str| format!("[upstreams.{name}]\nurl = \"http://127.0.0.1:1/\"\n{keys}\n");
+    let small = source("small", "upstream = \"a\"");
+    let deliveries = |text: &str| {
+        let loaded = from_text(&format!("[server.limits]\nmemory_max = \"8GiB\"\n{text}"));
+        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)));
+        let part = Memory::of(&config).parts.into_iter().find(|part| part.name == "deliveries").expect("a part");
+        (part.bytes, config)
+    };
+    let (mib, answer, leased) = (1 << 20, 64 << 10, LEASE_BYTES_MAX as u64);
+    let (alone, _) = deliveries(&(small.clone() + &upstream("a", "concurrency = 3")));
+    assert_eq!(alone, 3 * (mib + answer) + leased);
+
+    // What a route may send counts, too, at the upstream that it may be sent to.
+    let large = source(
+        "large-ones",
+        "upstream = \"a\"\nbody_bytes_max = \"20MiB\"\nroutes = [{ json = { \"/n\" = 1 }, to = \"b\" }]",
+    );
+    let upstreams = upstream("a", "concurrency = 3") + &upstream("b", "concurrency = 2");
+    let (both, _) = deliveries(&(small + &large + &upstreams));
+    assert_eq!(both, 5 * (20 * mib + answer) + 2 * leased);
+
+    // A concurrency that nobody chose gives way: 64 MiB hold three of them.
+    let (_, config) = deliveries(&(large + &upstream("a", "") + &upstream("b", "concurrency = 16")));
+    assert_eq!((config.upstreams["a"].concurrency, config.upstreams["b"].concurrency), (3, 16));
+}
+
+#[test]
+fn a_key_for_bodies_is_read_in_either_writing() {
+    let bytes = *b"canary-of-a-key-of-32-bytes.....";
+    let hex = "63616e6172792d6f662d612d6b65792d6f662d33322d62797465732e2e2e2e2e";
+    for text in [
+        hex,
+        &hex.to_uppercase(),
+        "Y2FuYXJ5LW9mLWEta2V5LW9mLTMyLWJ5dGVzLi4uLi4=",
+        "Y2FuYXJ5LW9mLWEta2V5LW9mLTMyLWJ5dGVzLi4uLi4",
+    ] {
+        let text = format!(
+            "[store]\nencryption = [{{ value = \"{text}\" }}]\n[sources.a]\nprovider = \"partssource\"\n\
+             secrets = [{{ value = \"a-secret-of-some-length\" }}]\nupstream = \"http://127.0.0.1:1/\"\n"
+        );
+        let loaded = from_text(&text);
+        let Some(config) = &loaded.config else { panic!("{}", loaded.problems.render(false)) };
+        let [key] = &config.store.encryption[..] else { panic!("one key") };
+        assert!(key.key.matches(&bytes) && &*key.id == "1");
+    }
 }
 
 #[test]

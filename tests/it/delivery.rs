@@ -1,6 +1,12 @@
 //! Delivery as an upstream and an operator notice it: real sockets, frozen time, a store in memory.
 
+mod breaker;
 mod fake_store;
+mod isolation;
+mod latency;
+mod pausing;
+mod rate;
+mod retries;
 mod scripted;
 mod tls;
 
@@ -16,6 +22,7 @@ use std::{
 
 use base64ct::{Base64, Encoding as _};
 use fake_store::FakeStore;
+use futures_util::FutureExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookward::{
     config::Upstream,
@@ -91,8 +98,17 @@ impl World {
     }
 
     fn with(upstream: Upstream, rule: SourceRule) -> Self {
-        let frozen = freeze();
         let (store, settled) = FakeStore::new();
+        Self::start([upstream], rule, store, settled)
+    }
+
+    fn start(
+        upstreams: impl IntoIterator<Item = Upstream>,
+        rule: SourceRule,
+        store: FakeStore,
+        settled: mpsc::UnboundedReceiver<(EventId, Settled)>,
+    ) -> Self {
+        let frozen = freeze();
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
         let parts = Parts {
             store: store.clone(),
@@ -100,8 +116,8 @@ impl World {
             clock: Clock::starting_at(Wall::from_unix_s(1_700_000_000)),
             sources: BTreeMap::from([("orders".into(), rule)]),
         };
-        let upstreams = BTreeMap::from([(upstream.name.clone(), Arc::new(upstream))]);
-        let lanes = Lanes::start(&upstreams, parts).expect("lanes");
+        let upstreams = upstreams.into_iter().map(|upstream| (upstream.name.clone(), Arc::new(upstream))).collect();
+        let lanes = Lanes::start(&upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes");
         Self { _frozen: frozen, store, settled, lanes, metrics }
     }
 
@@ -133,7 +149,8 @@ impl World {
             body: &body,
             number: 1,
             cause: "first",
-            age: None,
+            standing: None,
+            redelivery: false,
             uncertain: false,
             forward_query: false,
             marks: &marks,
@@ -232,7 +249,7 @@ async fn an_upstream_receives_the_exact_bytes_and_the_promised_headers() {
 #[tokio::test]
 async fn a_query_is_forwarded_only_if_the_source_says_so() {
     let mut up = Scripted::listing([]).await;
-    let rule = SourceRule { forward_query: true, items: None };
+    let rule = SourceRule { forward_query: true, ..SourceRule::default() };
     let world = World::with(upstream(up.address), rule);
     world.add(1, b"{}");
     assert_eq!(up.next().await.line, "POST /in?own=1&a=1 HTTP/1.1");
@@ -359,102 +376,6 @@ fn is_bad(request: &Request) -> Act {
 fn touchy(address: std::net::SocketAddr) -> Upstream {
     let breaker = Breaker { failures: 3, ratio: 0.5, within: 60 * SECOND, pause: 30 * SECOND };
     Upstream { breaker, concurrency: 1, ..upstream(address) }
-}
-
-#[tokio::test]
-async fn an_open_breaker_burns_no_attempt_and_one_probe_closes_it() {
-    let mut up = Scripted::start(is_bad).await;
-    let mut world = World::new(touchy(up.address));
-    (1..=3).for_each(|number| world.add(number, b"bad"));
-    for _ in 1..=3 {
-        assert!(matches!(world.outcome().await, Outcome::Retry { .. }));
-        up.next().await;
-    }
-    assert_eq!(world.breaker(), BreakerState::Open);
-    assert!(world.metrics.expose().contains(r#"breaker{upstream="up"} 2"#));
-
-    (4..=8).for_each(|number| world.add(number, b"good"));
-    advance(29 * SECOND).await;
-    settle_down().await;
-    assert!(up.requests.is_empty() && world.store.count(State::Leased) == 0);
-    assert!(world.lanes.try_slot("up", id(99)).is_none());
-
-    advance(2 * SECOND).await;
-    // Five good events and three bad ones are due; the first request after the pause is an event that did not
-    // open the breaker, and all the others follow once it closed.
-    let mut ids = Vec::new();
-    for _ in 0..8 {
-        let (id, settled) = world.settled().await;
-        assert!(settled.attempt.number <= 2, "waiting burnt an attempt: {settled:?}");
-        ids.push(id);
-        up.next().await;
-        if world.store.count(State::Delivered) == 5 {
-            break;
-        }
-        if world.breaker() == BreakerState::Open {
-            advance(31 * SECOND).await;
-        }
-    }
-    assert_eq!(world.store.count(State::Delivered), 5);
-}
-
-#[tokio::test]
-async fn the_event_that_opened_it_is_no_probe_while_another_is_due() {
-    let mut up = Scripted::start(is_bad).await;
-    let mut world = World::new(touchy(up.address));
-    (1..=3).for_each(|number| world.add(number, b"bad"));
-    let mut opener = id(0);
-    for _ in 1..=3 {
-        opener = world.settled().await.0;
-        up.next().await;
-    }
-    assert_eq!(world.breaker(), BreakerState::Open);
-    // Each failed probe is a suspect itself, so in the end every bad one had its turn before the opener has another.
-    let mut probes = Vec::new();
-    for _ in 0..2 {
-        advance(31 * SECOND).await;
-        probes.push(world.settled().await.0);
-        up.next().await;
-        settle_down().await;
-        assert_eq!(world.breaker(), BreakerState::Open);
-        assert!(up.requests.is_empty(), "one probe at a time");
-    }
-    assert!(!probes.contains(&opener) && probes[0] != probes[1], "{probes:?} after {opener}");
-
-    world.add(9, b"good");
-    advance(31 * SECOND).await;
-    assert_eq!(world.settled().await.0, id(9), "a new event probes before any suspect");
-    // It closed: the bad ones are tried without another pause (and open it again).
-    for _ in 1..=3 {
-        assert!(matches!(world.outcome().await, Outcome::Retry { .. }));
-    }
-}
-
-#[tokio::test]
-async fn a_lone_suspect_is_probed_with() {
-    let up = Scripted::listing([Act::Status(500)]).await;
-    let mut upstream = touchy(up.address);
-    upstream.breaker.failures = 1;
-    let mut world = World::new(upstream);
-    world.add(1, b"{}");
-    assert!(matches!(world.outcome().await, Outcome::Retry { .. }));
-    advance(31 * SECOND).await;
-    assert_eq!(world.outcome().await, Outcome::Delivered { items: vec![] });
-    assert_eq!(world.breaker(), BreakerState::Closed);
-}
-
-#[tokio::test]
-async fn slots_of_proxy_feed_the_breaker_too() {
-    let up = Scripted::start(|_| Act::Status(502)).await;
-    let world = World::new(touchy(up.address));
-    for number in 1..=3 {
-        let tried = world.attempt(number).await;
-        assert!(matches!(tried.verdict, Verdict::Failed(answer) if answer.status == 502));
-        assert_eq!(tried.outcome, None);
-    }
-    assert_eq!(world.breaker(), BreakerState::Open);
-    assert!(world.lanes.try_slot("up", id(4)).is_none());
-    assert!(world.lanes.slot("up", id(4)).await.is_none());
 }
 
 #[tokio::test]
@@ -639,7 +560,7 @@ async fn items_that_the_upstream_has_are_named() {
         body.chunks(2).map(|pair| (pair[0] != b'?').then(|| item(pair))).collect()
     }
     let mut up = Scripted::listing([]).await;
-    let rule = SourceRule { items: Some(Arc::new(extract)), forward_query: false };
+    let rule = SourceRule { items: Some(Arc::new(extract)), ..SourceRule::default() };
     let mut world = World::with(upstream(up.address), rule);
     world.add(1, b"a1b1");
     let first = up.next().await;
@@ -659,7 +580,7 @@ async fn a_panic_in_one_attempt_is_its_own_failure() {
         vec![]
     }
     let up = Scripted::listing([]).await;
-    let rule = SourceRule { items: Some(Arc::new(extract)), forward_query: false };
+    let rule = SourceRule { items: Some(Arc::new(extract)), ..SourceRule::default() };
     let mut world = World::with(touchy(up.address), rule);
     world.add(1, b"bad");
     let (_, settled) = world.settled().await;

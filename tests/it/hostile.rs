@@ -172,7 +172,9 @@ fn gate(limits: &str) -> Arc<Gate> {
         clock: clock.clone(),
         sources: BTreeMap::default(),
     };
-    let lanes = Arc::new(Lanes::start(&config.upstreams, parts).expect("lanes"));
+    let lanes = Arc::new(
+        Lanes::start(&config.upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes"),
+    );
     Gate::new(&config, store, lanes, health, metrics, clock)
 }
 

@@ -1,8 +1,12 @@
 //! The three modes over time: what the provider gets, and what becomes of the event after it.
 
+mod bodies;
 mod proxy;
 mod queue;
+mod recording;
 mod respond;
+mod restored;
+mod routing;
 
 use crate::world::{Reply, World};
 

@@ -31,6 +31,20 @@ pub(crate) fn hookward() -> Command {
     command
 }
 
+/// The binary, run by another program: that program with these arguments, then the path of the binary.
+pub(crate) fn hookward_under(program: &str, arguments: &[&str]) -> Command {
+    let plain = hookward();
+    let mut command = Command::new(program);
+    command.args(arguments).arg(plain.get_program()).stdin(Stdio::null());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
     command.output().expect("it can be started")
@@ -130,9 +144,14 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// The text names port 0 for both listeners and leaves the log at its text format.
     pub(crate) fn start(directory: &Path, configuration: &str) -> Self {
+        Self::start_as(hookward(), directory, configuration)
+    }
+
+    /// As [`Gateway::start`], by a command that ends in the path of the binary.
+    pub(crate) fn start_as(mut command: Command, directory: &Path, configuration: &str) -> Self {
         let file: PathBuf = directory.join("hookward.toml");
         std::fs::write(&file, configuration).expect("written");
-        let process = Running::start(hookward().arg("serve").arg("-c").arg(&file).current_dir(directory));
+        let process = Running::start(command.arg("serve").arg("-c").arg(&file).current_dir(directory));
         let address = |listener: &str| -> SocketAddr {
             let line = process.line_with(&format!("listening listener={listener} "));
             line.split("address=").nth(1).expect("an address").trim().parse().expect("an address")
@@ -168,9 +187,19 @@ impl Gateway {
         }
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// SIGTERM. Returns the exit code and the log.
     pub(crate) fn end(self) -> (Option<i32>, String) {
-        let (code, _, log) = self.process.end("TERM");
+        self.end_by("TERM")
+    }
+
+    /// Sends a signal and waits for the end. Returns the exit code and the log.
+    pub(crate) fn end_by(self, signal: &str) -> (Option<i32>, String) {
+        let (code, _, log) = self.process.end(signal);
         (code, log)
     }
 }

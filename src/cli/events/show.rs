@@ -68,6 +68,12 @@ fn render(detail: &EventDetail) -> String {
     for delivery in &event.deliveries {
         delivery_lines(&mut out, delivery);
     }
+    if !detail.keys.is_empty() {
+        out.push_str("\nkeys\n");
+    }
+    for key in &detail.keys {
+        let _ = writeln!(out, "  {}  for {}", escaped(&key.key), age(Duration::from_millis(key.lives_ms)));
+    }
     body_lines(&mut out, &event.id, &detail.body);
     out
 }
@@ -75,7 +81,8 @@ fn render(detail: &EventDetail) -> String {
 fn delivery_lines(out: &mut String, delivery: &DeliveryRow) {
     let due = delivery.due_in_ms.map(|ms| format!(" in {}", age(Duration::from_millis(ms)))).unwrap_or_default();
     let reason = delivery.reason.as_ref().map(|reason| format!(": {}", escaped(reason))).unwrap_or_default();
-    let _ = writeln!(out, "  {}  {}{due}{reason}", escaped(&delivery.upstream), escaped(&delivery.state));
+    let order = delivery.order_key.as_ref().map(|key| format!("  in order of {}", escaped(key))).unwrap_or_default();
+    let _ = writeln!(out, "  {}  {}{due}{reason}{order}", escaped(&delivery.upstream), escaped(&delivery.state));
     for attempt in &delivery.history {
         attempt_line(out, attempt);
     }
@@ -89,7 +96,13 @@ fn attempt_line(out: &mut String, attempt: &AttemptRow) {
 }
 
 fn body_lines(out: &mut String, id: &str, body: &BodyPreview) {
-    let _ = writeln!(out, "\nbody  {}, sha256 {}", size(body.bytes), escaped(&body.sha256));
+    let digest = body.sha256.as_ref().map(|digest| format!(", sha256 {}", escaped(digest))).unwrap_or_default();
+    let redacted = if body.redacted { ", redacted" } else { "" };
+    let _ = writeln!(out, "\nbody  {}{digest}{redacted}", size(body.bytes));
+    if let Some(why) = &body.withheld {
+        let _ = writeln!(out, "  not shown: {}", escaped(why));
+        return;
+    }
     if body.encoding == "utf-8" {
         // Lines and tabs stay; whatever else could command a terminal is escaped.
         for line in body.content.lines() {
@@ -98,7 +111,7 @@ fn body_lines(out: &mut String, id: &str, body: &BodyPreview) {
     } else {
         out.push_str("  binary\n");
     }
-    if body.truncated || body.encoding != "utf-8" {
+    if body.truncated || body.redacted || body.encoding != "utf-8" {
         let _ = writeln!(out, "whole: hookward events show {} --body", escaped(id));
     }
 }
@@ -106,7 +119,7 @@ fn body_lines(out: &mut String, id: &str, body: &BodyPreview) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::{EventRow, HeaderRow};
+    use crate::admin::api::{EventRow, HeaderRow, KeyRow};
 
     fn detail() -> EventDetail {
         let attempt = AttemptRow {
@@ -123,6 +136,7 @@ mod tests {
             reason: Some("status 410".into()),
             attempts: 1,
             due_in_ms: None,
+            order_key: Some("customer-7".into()),
             history: vec![attempt],
         };
         let event = EventRow {
@@ -148,12 +162,16 @@ mod tests {
             proto: "https".into(),
             traceparent: "00-0-0-01".into(),
             headers: vec![HeaderRow { name: "x-ps-signature".into(), value: "redacted".into() }],
+            keys: vec![KeyRow { key: "0a".repeat(32), lives_ms: 3_600_000 }],
+            body_removed: false,
             body: BodyPreview {
                 bytes: 20,
-                sha256: "ab".into(),
+                sha256: Some("ab".into()),
                 encoding: "utf-8".into(),
                 content: "{\n\t\"a\": \"\u{1b}[2J\"\n}".into(),
                 truncated: false,
+                redacted: false,
+                withheld: None,
             },
         }
     }
@@ -176,8 +194,11 @@ mod tests {
           x-ps-signature: redacted
 
         deliveries
-          orders  dead: status 410
+          orders  dead: status 410  in order of customer-7
               1  2026-11-21T08:00:01.000Z  12 ms  first  410: gone\nforged line
+
+        keys
+          0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a  for 1h
 
         body  20 B, sha256 ab
           {
@@ -193,5 +214,19 @@ mod tests {
         detail.body.content = "/wAB".into();
         let shown = render(&detail);
         assert!(!shown.contains("/wAB") && shown.ends_with("000000000001 --body\n"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_not_shown_says_why() {
+        let mut detail = detail();
+        detail.body = BodyPreview {
+            sha256: None,
+            content: String::new(),
+            redacted: true,
+            withheld: Some("nobody knows what to redact".into()),
+            ..detail.body
+        };
+        let shown = render(&detail);
+        assert!(shown.ends_with("body  20 B, redacted\n  not shown: nobody knows what to redact\n"), "{shown}");
     }
 }

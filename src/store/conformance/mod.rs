@@ -43,24 +43,12 @@ const ALL: &[Cases] = &[
     operations::CASES,
 ];
 
-/// Whether the embedded engine knows what came with its format 2: order keys, turns, shares, pages, operations.
-pub(super) const EMBEDDED_KNOWS_ALL: bool = true;
-
 /// The engines that cases open themselves.
-const ENGINES: &[Engine] = if EMBEDDED_KNOWS_ALL { &[Engine::Memory, Engine::Embedded] } else { &[Engine::Memory] };
+const ENGINES: [Engine; 2] = [Engine::Memory, Engine::Embedded];
 
 /// Runs every case, each against a new store.
 pub(super) async fn all(open: impl Fn() -> Arc<dyn EventStore>) {
-    run(if EMBEDDED_KNOWS_ALL { ALL } else { &ALL[..2] }, open).await;
-}
-
-/// As [`all`], for the engine that knows all.
-pub(super) async fn everything(open: impl Fn() -> Arc<dyn EventStore>) {
-    run(ALL, open).await;
-}
-
-async fn run(all: &[Cases], open: impl Fn() -> Arc<dyn EventStore>) {
-    for (name, case) in all.iter().copied().flatten() {
+    for (name, case) in ALL.iter().copied().flatten() {
         // Shown by the test runner if the case fails.
         println!("case: {name}");
         let store = open();

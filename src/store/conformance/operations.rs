@@ -5,6 +5,7 @@ use super::prelude::*;
 pub(super) const CASES: Cases = &[
     ("an act", |s| Box::pin(an_act_counts_what_it_changed(s))),
     ("every act", |s| Box::pin(every_act_does_what_its_method_does(s))),
+    ("an act on one state", |s| Box::pin(a_redelivery_of_one_state_leaves_the_others(s))),
     ("operations", |s| Box::pin(operations_are_kept_newest_first(s))),
     ("finished operations", |s| Box::pin(the_latest_hundred_finished_operations_are_kept(s))),
     ("pauses", |s| Box::pin(pauses_are_remembered(s))),
@@ -43,7 +44,7 @@ async fn an_act_counts_what_it_changed(store: &dyn EventStore) {
         ..operation(1, OperationState::Running)
     };
     let ids = vec![done, gone, at_work, unknown];
-    let after = store.act(Act::Redeliver { to: None }, ids, before.clone()).await.unwrap();
+    let after = store.act(Act::Redeliver { to: None, state: None }, ids, before.clone()).await.unwrap();
     assert_eq!(after, Operation { done: 11, skipped: 23, ..before });
     assert_eq!(store.operations().await, Ok(vec![after.clone()]), "saved with it");
     let again = take(store, "a").await;
@@ -62,7 +63,7 @@ async fn every_act_does_what_its_method_does(store: &dyn EventStore) {
         let acted = store.act(act, vec![id], operation(1, OperationState::Running)).await.unwrap();
         (acted.done, acted.skipped)
     };
-    assert_eq!(act(Act::Redeliver { to: Some("b".into()) }, elsewhere).await, (1, 0));
+    assert_eq!(act(Act::Redeliver { to: Some("b".into()), state: None }, elsewhere).await, (1, 0));
     assert_eq!(take(store, "b").await.event.head.id, elsewhere);
     assert_eq!(act(Act::Purge, elsewhere).await, (0, 1), "a worker has it");
     assert_eq!(act(Act::Release, elsewhere).await, (0, 1), "nothing of it is held");
@@ -74,6 +75,23 @@ async fn every_act_does_what_its_method_does(store: &dyn EventStore) {
     assert!(store.show(held).await.unwrap().keys.is_empty());
     assert_eq!(act(Act::Purge, held).await, (1, 0));
     assert!(matches!(store.show(held).await, Err(StoreError::NotFound)));
+}
+
+async fn a_redelivery_of_one_state_leaves_the_others(store: &dyn EventStore) {
+    let id = put(store, event(keys(1, 1, 1), &["a", "b"])).await;
+    deliver(store, "a", delivered()).await;
+    let dead = Outcome::Dead { reason: "status 410".to_owned() };
+    deliver(store, "b", dead).await;
+    let act = async |to: Option<&str>, state| {
+        let act = Act::Redeliver { to: to.map(Name::from), state: Some(state) };
+        store.act(act, vec![id], operation(1, OperationState::Running)).await.unwrap().done
+    };
+    assert_eq!(act(None, State::Held).await, 0);
+    assert_eq!(act(Some("a"), State::Dead).await, 0, "it was delivered there");
+    assert_eq!(act(Some("c"), State::Dead).await, 0, "it never went there");
+    assert_eq!(act(None, State::Dead).await, 1);
+    assert_eq!(store.next_due("a").await, Ok(None));
+    assert_eq!(take(store, "b").await.event.head.id, id);
 }
 
 async fn operations_are_kept_newest_first(store: &dyn EventStore) {

@@ -71,7 +71,9 @@ async fn other_keys_sources_and_upstreams_wait_for_nobody(store: &dyn EventStore
     let other_source = put(store, elsewhere).await;
     let no_key = store_new(store, keys(4, 4, 4)).await;
     let behind = put(store, ordered(5, "k")).await;
-    let mut taken = ids_of(&take_all(store).await);
+    let taken = take_all(store).await;
+    assert!(taken.iter().all(|leased| leased.ordered == (leased.event.head.id != no_key)));
+    let mut taken = ids_of(&taken);
     taken.sort_unstable();
     let mut expected = [first, other_key, other_source, no_key];
     expected.sort_unstable();

@@ -23,7 +23,14 @@ impl Inner {
         if released == 0 { Err(StoreError::NotFound) } else { Ok(released) }
     }
 
-    pub(super) fn redeliver(&mut self, now_ms: i64, id: EventId, upstream: Option<&str>) -> Result<u32, StoreError> {
+    /// With a state, only what is in it.
+    pub(super) fn redeliver(
+        &mut self,
+        now_ms: i64,
+        id: EventId,
+        upstream: Option<&str>,
+        state: Option<State>,
+    ) -> Result<u32, StoreError> {
         if self.events.get(&id).ok_or(StoreError::NotFound)?.body_removed {
             return Err(StoreError::BodyRemoved);
         }
@@ -32,10 +39,12 @@ impl Inner {
         if let Some(upstream) = upstream {
             numbers.retain(|number| &*self.deliveries[number].upstream == upstream);
         }
-        let anew = upstream.filter(|upstream| numbers.is_empty() && self.is_configured(upstream));
+        let anew = upstream.filter(|upstream| numbers.is_empty() && state.is_none() && self.is_configured(upstream));
         numbers.retain(|number| {
             let placed = &self.deliveries[number];
-            !matches!(placed.state, State::Leased | State::Held) && self.is_configured(&placed.upstream)
+            !matches!(placed.state, State::Leased | State::Held)
+                && state.is_none_or(|state| placed.state == state)
+                && self.is_configured(&placed.upstream)
         });
         if let Some(upstream) = anew {
             let order_key = all.first().and_then(|number| self.deliveries[number].order_key.clone());
@@ -116,7 +125,7 @@ impl Inner {
         }
         for id in ids {
             let acted = match act {
-                Act::Redeliver { to } => self.redeliver(now_ms, *id, to.as_deref()).map(drop),
+                Act::Redeliver { to, state } => self.redeliver(now_ms, *id, to.as_deref(), *state).map(drop),
                 Act::Release => self.release(now_ms, *id).map(drop),
                 Act::Forget => self.forget(now_ms, *id).map(drop),
                 Act::Purge => self.purge(now_ms, *id),

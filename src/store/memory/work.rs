@@ -34,6 +34,7 @@ impl Inner {
                 tries: placed.tries,
                 redelivery: placed.redelivery,
                 uncertain: placed.uncertain,
+                ordered: placed.order_key.is_some(),
                 cause: placed.cause.to_owned(),
                 age: between(placed.armed_at, now_ms),
             });

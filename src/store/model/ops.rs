@@ -2,7 +2,7 @@
 
 use proptest::{option::weighted, prelude::*};
 
-/// Events are named by how many steps ago they may have been made, leases by how many were handed out since.
+/// Events are named by how many came after them, leases by how many were handed out since.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Append(Append),
@@ -117,7 +117,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let keys = || (0..96u32, 0..EVENTS, 0..3u32);
-    let (event, lease, upstream) = (|| 0..12usize, || 0..6usize, || 0..3usize);
+    let (event, lease, upstream) = (|| 0..8usize, || 0..6usize, || 0..3usize);
     let to = move || proptest::option::of(upstream());
     let happens = prop_oneof![
         10 => append(),
@@ -141,7 +141,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => (event(), to()).prop_map(|(event, upstream)| Op::Redeliver { event, upstream }),
         1 => event().prop_map(|event| Op::Forget { event }),
         1 => event().prop_map(|event| Op::Purge { event }),
-        2 => (0..4usize, to(), proptest::collection::vec(event(), 0..5), 1..4u8)
+        2 => (0..5usize, to(), proptest::collection::vec(event(), 0..5), 1..4u8)
             .prop_map(|(act, upstream, events, operation)| Op::Act { act, upstream, events, operation }),
         1 => (1..4u8, 0..4usize).prop_map(|(operation, state)| Op::SaveOperation { operation, state }),
         1 => (upstream(), any::<bool>()).prop_map(|(upstream, is_paused)| Op::Pause { upstream, is_paused }),

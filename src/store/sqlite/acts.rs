@@ -27,7 +27,7 @@ impl Desk<'_> {
         let before = self.books.mark();
         for id in ids {
             let done = match act {
-                Act::Redeliver { to } => self.redeliver(*id, to.as_deref()).map(drop),
+                Act::Redeliver { to, state } => self.redeliver(*id, to.as_deref(), *state).map(drop),
                 Act::Release => self.release(*id).map(drop),
                 Act::Forget => self.forget(*id).map(drop),
                 Act::Purge => self.purge(*id),

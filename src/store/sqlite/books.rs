@@ -89,6 +89,8 @@ pub(super) struct Books {
     /// Bytes until the soft limit, if they were looked up in this transaction.
     pub(super) room_bytes: Option<u64>,
     pub(super) full: bool,
+    /// The file has become shorter in the log, and is as long as before on the disk.
+    pub(super) shrunk: bool,
     /// A damaged delivery was counted as something that it perhaps was not: the next opening counts anew.
     pub(super) miscounted: bool,
     /// What this transaction adds to the numbers.
@@ -127,6 +129,7 @@ impl Books {
             wake: BTreeSet::new(),
             room_bytes: None,
             full: false,
+            shrunk: false,
             miscounted: false,
             added: Tallies::default(),
             changes_before: connection.total_changes(),

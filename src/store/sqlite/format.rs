@@ -11,7 +11,7 @@ use super::{
 pub(super) const FORMAT_VERSION: i64 = 2;
 /// "Hkwd": tells our file from any other SQLite database.
 pub(super) const APPLICATION_ID: i64 = 0x486b_7764;
-const SCHEMA: &str = include_str!("schema.sql");
+pub(super) const SCHEMA: &str = include_str!("schema.sql");
 const SCHEMA_OF_FORMAT_1: &str = include_str!("format1.sql");
 
 /// Why a file that is ours is not opened.

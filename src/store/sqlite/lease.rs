@@ -210,6 +210,7 @@ impl Desk<'_> {
             tries: placed.tries,
             redelivery: placed.redelivery,
             uncertain,
+            ordered: placed.order_key.is_some(),
             cause,
             age: between(placed.armed_at, self.now_ms),
         };

@@ -6,6 +6,7 @@
 //! * `reads`, `list`: what is read beside it.
 //! * `schema.sql`: the format; `seal`: the checksum in each row; `rows`: rows to values; `damage`: what does not fit.
 //! * `spare`: space for a disk without any.
+//! * [`tools`]: what is done to a store from outside.
 //!
 //! Time is handed to the writer with each job, so that the thread needs no clock to decide by.
 
@@ -28,6 +29,7 @@ mod rows;
 mod seal;
 mod settle;
 mod spare;
+pub mod tools;
 mod turns;
 mod writer;
 
@@ -369,7 +371,7 @@ impl EventStore for SqliteStore {
 
     fn redeliver(&self, id: EventId, upstream: Option<&str>) -> BoxFuture<'_, Result<u32, StoreError>> {
         let upstream = upstream.map(str::to_owned);
-        Box::pin(self.write(move |desk| desk.redeliver(id, upstream.as_deref())))
+        Box::pin(self.write(move |desk| desk.redeliver(id, upstream.as_deref(), None)))
     }
 
     fn forget(&self, id: EventId) -> BoxFuture<'_, Result<u64, StoreError>> {
@@ -444,7 +446,11 @@ impl EventStore for SqliteStore {
     fn health(&self) -> Result<(), StoreError> {
         self.shared.check()?;
         if self.shared.full.load(Ordering::Relaxed) {
-            return Err(StoreError::Full("there is no room for new events".to_owned()));
+            let directory = self.directory.display();
+            return Err(StoreError::Full(format!(
+                "there is no room for new events in {directory}: free space on its disk, or raise \
+                 `store.disk_bytes_max`; deliveries go on, and make room"
+            )));
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ use crate::config::model::Durability;
 
 /// 16 KiB: twice the throughput of 4 KiB with bodies of 2 KiB.
 pub(super) const PAGE_BYTES: u64 = 16 * 1024;
+/// Whoever has this file locked owns the store.
+pub(super) const LOCK: &str = "hookward.lock";
 /// The file of [`Spare`].
 const SPARE: &str = "hookward.spare";
 
@@ -206,7 +208,7 @@ pub(super) fn files_bytes(directory: &Path) -> u64 {
 }
 
 /// Bodies may be confidential: only this user reads them.
-fn make_directory(directory: &Path) -> std::io::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -219,8 +221,8 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn take_lock(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join("hookward.lock");
+pub(super) fn take_lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(LOCK);
     let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
     let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match lock.try_lock() {
@@ -263,7 +265,7 @@ fn set_up_writer(connection: &Connection, durability: Durability) -> rusqlite::R
     // These two take effect before the first table only.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    write_ahead(connection)?;
     // FULL syncs the log at every commit. NORMAL syncs at checkpoints only: what a crash of the process leaves to
     // the operating system is kept, a power cut may take the last commits but never breaks the file, as OFF could.
     let synchronous = match durability {
@@ -285,6 +287,18 @@ fn set_up_writer(connection: &Connection, durability: Durability) -> rusqlite::R
     seal::install(connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// SQLite answers with the new mode and then commits it. Whoever reads the answer alone misses that this failed, and
+/// goes on with a rollback journal, behind the back of everything here that looks after the log.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let answers: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if answers == ["wal"] {
+        return Ok(());
+    }
+    let why = format!("its journal mode is {answers:?} and cannot be made wal");
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(why)))
 }
 
 /// A plan does not depend on the values that are bound: else a range in a query, as in what is due, has it prepared

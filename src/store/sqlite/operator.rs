@@ -66,7 +66,8 @@ impl Desk<'_> {
         Ok(u32::try_from(held.len()).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn redeliver(&mut self, id: EventId, upstream: Option<&str>) -> Result<u32, Stop> {
+    /// With a state, only what is in it.
+    pub(super) fn redeliver(&mut self, id: EventId, upstream: Option<&str>, state: Option<State>) -> Result<u32, Stop> {
         let event = self.sound_event(id)?;
         if event.body_seal.is_none() {
             return Err(StoreError::BodyRemoved.into());
@@ -74,10 +75,12 @@ impl Desk<'_> {
         let all = self.sound_deliveries_of(id)?;
         let meant = |placed: &&Placed| upstream.is_none_or(|upstream| *placed.upstream == *upstream);
         let fits = |placed: &&Placed| {
-            !matches!(placed.state, State::Leased | State::Held) && self.books.is_configured(&placed.upstream)
+            !matches!(placed.state, State::Leased | State::Held)
+                && state.is_none_or(|state| placed.state == state)
+                && self.books.is_configured(&placed.upstream)
         };
         let armed: Vec<&Placed> = all.iter().filter(meant).filter(fits).collect();
-        let is_known = all.iter().any(|placed| meant(&placed));
+        let is_known = state.is_some() || all.iter().any(|placed| meant(&placed));
         let mut count = armed.len();
         for placed in armed {
             self.arm(placed, cause::REDELIVERY)?;

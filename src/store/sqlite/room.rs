@@ -50,11 +50,17 @@ impl Desk<'_> {
         let until_ms = if is_disk_full { i64::MAX } else { self.now_ms.saturating_sub(retention_ms) };
         let events = self.remove_history(until_ms, SWEEP_SLICE)?;
         // What is free for good goes back to the file system, a megabyte at a time.
-        let (pages, free) = self.pages()?;
-        if free > 0 && (is_disk_full || free > 64 && free > pages / 4) {
+        let is_much = |(pages, free): (u64, u64)| free > 0 && (is_disk_full || free > 64 && free > pages / 4);
+        let before = self.pages()?;
+        let mut goes_on = false;
+        if is_much(before) {
             let mut vacuum = self.connection.prepare_cached("PRAGMA incremental_vacuum(64)")?;
             let mut rows = vacuum.query([])?;
             while rows.next()?.is_some() {}
+            let after = self.pages()?;
+            let gave_back = after.1 < before.1;
+            goes_on = gave_back && is_much(after);
+            self.books.shrunk = gave_back && (is_disk_full || !goes_on);
         }
         if self.books.full {
             self.books.full = self.room()? == 0;
@@ -62,7 +68,7 @@ impl Desk<'_> {
         Ok(Swept {
             keys: (removed[0] + removed[1]) as u64,
             events: events as u64,
-            more: events == SWEEP_SLICE || removed.contains(&SWEEP_SLICE),
+            more: goes_on || events == SWEEP_SLICE || removed.contains(&SWEEP_SLICE),
         })
     }
 

@@ -86,7 +86,6 @@ pub(super) const TOTALS: Table = Table { name: "totals", columns: &["what", "n"]
 pub(super) const COUNTS: Table = Table { name: "counts", columns: &["upstream", "state", "n", "bytes"] };
 
 /// Every table with a seal. `bodies` has none: its seal is `events.body_seal`.
-#[allow(dead_code, reason = "for looking at all of them")]
 pub(super) const TABLES: [Table; 11] =
     [EVENTS, DELIVERIES, ATTEMPTS, KEYS, ANSWERS, ITEMS, CLOCK, PAUSES, OPERATIONS, TOTALS, COUNTS];
 

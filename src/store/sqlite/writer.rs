@@ -185,7 +185,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves the log into the database file when it is long: after the answers, which need not wait for it.
+    /// Moves the log into the database file when it is long, or when that makes the file shorter: after the answers,
+    /// which need not wait for it.
     ///
     /// What bounds the log while somebody reads: a reader keeps the log from beginning anew, not from being moved. A
     /// worker's reads are short. A person's read is ended when the log has become twice as long as it should be, and
@@ -193,11 +194,13 @@ impl Writer {
     fn tend_log(&mut self) {
         let (log_bytes, bytes_max) =
             (self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES, self.books.spare.log_bytes());
-        if log_bytes < bytes_max || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
+        let is_due = log_bytes >= bytes_max || self.books.shrunk;
+        if !is_due || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
             return;
         }
         // Looked at again after the next commit.
         self.log_pages.store(0, Ordering::Relaxed);
+        self.books.shrunk = false;
         match checkpoint(&self.connection) {
             Ok(true) => self.renew_log(),
             Ok(false) if log_bytes >= bytes_max * 2 => self.interrupt.interrupt(),
@@ -299,23 +302,20 @@ impl Writer {
         }
     }
 
-    fn close(self) {
-        let Self { mut connection, inbox, shared, last, lock, .. } = self;
-        shared.closed.store(true, Ordering::Release);
-        // Whoever was late finds its job dropped: an error, and no effect.
-        drop(inbox);
-        if shared.poisoned.get().is_none() {
-            let finish = |connection: &Connection| {
-                if connection.is_autocommit() {
-                    connection.execute_batch("BEGIN IMMEDIATE")?;
-                }
-                save_clock(connection, last)?;
-                connection.execute_batch("COMMIT")
-            };
-            if let Err(error) = finish(&connection) {
+    fn close(mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        if self.shared.poisoned.get().is_none()
+            && let Err(error) = self.leave_in_order()
+        {
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure)) {
+                self.poison(&error);
+            } else {
                 tracing::warn!(%error, "failed to close the store in order");
             }
         }
+        let Self { mut connection, inbox, lock, .. } = self;
+        // Whoever was late finds its job dropped: an error, and no effect.
+        drop(inbox);
         connection.flush_prepared_statement_cache();
         if let Err((left, error)) = connection.close() {
             tracing::warn!(%error, "failed to close the store in order");
@@ -323,5 +323,15 @@ impl Writer {
             drop(connection);
         }
         drop(lock);
+    }
+
+    /// The last commit, and the log moved: SQLite would do that as it closes, and not tell of a failure.
+    fn leave_in_order(&mut self) -> rusqlite::Result<()> {
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        save_clock(&self.connection, self.last)?;
+        self.connection.execute_batch("COMMIT")?;
+        checkpoint(&self.connection).map(drop)
     }
 }

@@ -161,3 +161,17 @@ fn items_have_keys_of_their_own() {
     assert_ne!(first.0, whole[1].expect("it has a key").0);
     assert_eq!(whole[2], None);
 }
+
+#[test]
+fn the_providers_own_id_leads_to_the_event_key_whatever_its_type_in_the_body() {
+    let plan = plan_of(pointer("/id"));
+    for (body, id) in [(r#"{"id":"evt_1"}"#, "evt_1"), (r#"{"id":42}"#, "42"), (r#"{"id":"42"}"#, "42")] {
+        let key = event(&plan, body).0.expect("a key");
+        assert!(plan.event_keys_of_id(id).expect("one part").contains(&key), "{body}");
+        assert!(!plan.event_keys_of_id("other").expect("one part").contains(&key));
+    }
+    let two = EventKey::Parts(vec![KeyPart::Json("/a".to_owned()), KeyPart::Json("/b".to_owned())]);
+    for none in [EventKey::Body, EventKey::None, two] {
+        assert_eq!(plan_of(none).event_keys_of_id("42"), None);
+    }
+}

@@ -11,13 +11,15 @@ use std::{
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use hookward::{
-    event::{Answer, Attempt, Body, Client, Delivery, Event, EventHead, EventId, Item, Name, NewEvent, State},
+    event::{
+        Answer, Attempt, Body, Client, Delivery, Event, EventHead, EventId, Item, Name, NewEvent, OrderKey, State,
+    },
     store::{
-        Appended, Direction, EventStore, Filter, Known, Lease, Leased, Listed, Page, Settled, Shown, Stats, StoreError,
-        Swept,
+        Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Listed, Operation, Page, Pause,
+        Settled, Shown, Stats, StoreError, Swept,
     },
     time::Wall,
-    verify::Keys,
+    verify::{Key, Keys},
 };
 
 /// In every header that carries a credential.
@@ -41,6 +43,11 @@ pub struct Fake {
     pub emptied: AtomicBool,
     /// Lists 600 dead letters instead of the four events.
     pub many: AtomicBool,
+    /// Event 300 of the 600 is damaged, and nothing can be done to it.
+    pub damaged: AtomicBool,
+    /// The body of every event was removed.
+    pub bodiless: AtomicBool,
+    pub operations: Mutex<BTreeMap<EventId, Operation>>,
     calls: Mutex<Vec<String>>,
     filter: Mutex<Filter>,
 }
@@ -54,6 +61,19 @@ impl Fake {
     }
     pub fn health_now(&self) -> Result<(), StoreError> {
         if self.broken.load(Relaxed) { Err(StoreError::Unavailable("the disk is away".into())) } else { Ok(()) }
+    }
+    fn fitting(&self, filter: &Filter) -> Vec<(Event, Vec<Delivery>)> {
+        let dead = |number| {
+            let event = Event { head: head(number, "gains", None), body: Body::free("{}"), copies: 0 };
+            (event, vec![delivery(State::Dead)])
+        };
+        let events = if self.many.load(Relaxed) { (1..=600).rev().map(dead).collect() } else { all() };
+        events.into_iter().filter(|(event, deliveries)| fits(filter, event, deliveries)).collect()
+    }
+    fn keep(&self, operation: Operation) -> Operation {
+        let mut all = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(operation.id, operation.clone());
+        operation
     }
     /// Notes the call, and finds the event.
     fn called(&self, call: String, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
@@ -122,7 +142,7 @@ fn delivery(state: State) -> Delivery {
         reason: (state == State::Dead).then(|| "status 410".into()),
         attempts: 1,
         due_in: (state == State::Due).then_some(Duration::from_secs(5)),
-        order_key: None,
+        order_key: (state == State::Due).then(|| OrderKey::new("customer-7")).flatten(),
         history: if state == State::Dead { vec![attempt] } else { Vec::new() },
     }
 }
@@ -132,7 +152,19 @@ fn fits(filter: &Filter, event: &Event, deliveries: &[Delivery]) -> bool {
     filter.source.as_ref().is_none_or(|source| **source == *head.source)
         && filter.event_type.as_ref().is_none_or(|kind| head.event_type.as_ref() == Some(kind))
         && filter.state.is_none_or(|state| deliveries.iter().any(|delivery| delivery.state == state))
+        && filter.id.is_none_or(|id| head.id == id)
+        && filter.key.is_none_or(|key| key == key_of(head.id))
+        && !filter.unrouted
         && filter.before.is_none_or(|before| head.id < before)
+        && filter.after.is_none_or(|after| head.id > after)
+}
+
+/// The one key of each event: its id twice.
+pub fn key_of(id: EventId) -> Key {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(id.as_bytes());
+    key[16..].copy_from_slice(id.as_bytes());
+    Key(key)
 }
 
 fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
@@ -203,17 +235,13 @@ impl EventStore for Fake {
     fn purge(&self, id: EventId) -> BoxFuture<'_, Result<(), StoreError>> {
         ready(self.called(format!("purge {id}"), id).map(|_| ()))
     }
-    fn list(&self, filter: Filter, _: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+    fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
         assert!(!self.panics.load(Relaxed), "as asked, with {CANARY}");
-        let dead = |number| {
-            (
-                Event { head: head(number, "gains", None), body: Body::free("{}"), copies: 0 },
-                vec![delivery(State::Dead)],
-            )
-        };
-        let events = if self.many.load(Relaxed) { (1..=600).rev().map(dead).collect() } else { all() };
-        let fitting = events.into_iter().filter(|(event, deliveries)| fits(&filter, event, deliveries));
-        let listed = fitting.map(|(event, mut deliveries)| {
+        let mut events = self.fitting(&filter);
+        if direction == Direction::OldestFirst {
+            events.reverse();
+        }
+        let listed = events.into_iter().map(|(event, mut deliveries)| {
             for delivery in &mut deliveries {
                 delivery.history.clear();
             }
@@ -223,11 +251,60 @@ impl EventStore for Fake {
         let more = events.len() > limit;
         events.truncate(limit);
         let next = events.last().filter(|_| more).map(|last| last.head.id);
-        *self.filter.lock().unwrap_or_else(PoisonError::into_inner) = filter;
+        if filter != Filter::default() {
+            *self.filter.lock().unwrap_or_else(PoisonError::into_inner) = filter;
+        }
         ready(Ok(Page { events, next }))
     }
+    fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
+        ready(Ok(Counted { events: self.fitting(&filter).len() as u64, next: None }))
+    }
+    fn act(
+        &self,
+        act: Act,
+        ids: Vec<EventId>,
+        mut operation: Operation,
+    ) -> BoxFuture<'_, Result<Operation, StoreError>> {
+        if self.damaged.load(Relaxed) && ids.contains(&event_id(300)) {
+            return ready(Err(StoreError::Damaged("event 300".into())));
+        }
+        for id in &ids {
+            let call = match &act {
+                Act::Redeliver { to, state } => {
+                    let state = state.map_or("any", State::name);
+                    format!("redeliver {id} {} {state}", to.as_deref().unwrap_or("-"))
+                }
+                other => format!("{other:?} {id}").to_lowercase(),
+            };
+            if let Err(error) = self.called(call, event_id(1)) {
+                return ready(Err(error));
+            }
+        }
+        operation.done += ids.len() as u64;
+        ready(Ok(self.keep(operation)))
+    }
+    fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(self.health_now().map(|()| drop(self.keep(operation))))
+    }
+    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>> {
+        let all = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        ready(Ok(all.values().rev().cloned().collect()))
+    }
+    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let by = pause.map_or("-".to_owned(), |pause| pause.by);
+        ready(self.called(format!("pause {upstream} {by}"), event_id(1)).map(drop))
+    }
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>> {
-        ready(find(id).map(|(event, deliveries)| Shown { event, body_removed: false, keys: Vec::new(), deliveries }))
+        let body_removed = self.bodiless.load(Relaxed);
+        ready(find(id).map(|(mut event, deliveries)| {
+            if body_removed {
+                event.body = Body::free("");
+            }
+            Shown { keys: vec![(key_of(id), Duration::from_hours(1))], event, body_removed, deliveries }
+        }))
+    }
+    fn restored_at(&self) -> Option<Wall> {
+        Some(Wall::from_unix_s(1_763_000_000))
     }
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         if self.hangs.load(Relaxed) {
@@ -243,7 +320,10 @@ impl EventStore for Fake {
             events: 4,
             keys: 8,
             bytes: 4096,
-            ..Stats::default()
+            unrouted: 3,
+            open_bytes: [("orders".into(), 5000)].into(),
+            share_bytes_max: 50_000,
+            damaged: 1,
         }))
     }
     fn health(&self) -> Result<(), StoreError> {

@@ -2,58 +2,24 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::PathBuf,
     process::{Child as Process, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::load::SECRET;
+use super::{client, site::Site};
 use crate::world::within;
 
-/// The data and the configuration, which outlive every process.
-pub(super) struct Home {
-    directory: TempDir,
-}
-
-impl Home {
-    pub(super) fn new() -> Self {
-        Self { directory: TempDir::new().expect("a directory") }
-    }
-
-    /// Writes the configuration for an upstream.
-    fn config(&self, upstream: &str) -> PathBuf {
-        let source = |name: &str, mode: &str| {
-            format!(
-                "[sources.{name}]\nprovider = \"partssource\"\nsecrets = [{{ value = \"{SECRET}-{name}\" }}]\n\
-                 upstream = \"up\"\nmode = \"{mode}\"\n"
-            )
-        };
-        let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"100ms\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [log]\nformat = \"json\"\n[store]\npath = \"data\"\n\
-             [upstreams.up]\nurl = \"{upstream}\"\n\
-             retry = {{ first = \"20ms\", factor = 1.0, max = \"100ms\" }}\nbreaker = {{ failures = 10000 }}\n{}{}",
-            source("queue", "queue"),
-            source("respond", "respond"),
-        );
-        let path = self.directory.path().join("hookward.toml");
-        fs::write(&path, text).expect("the configuration is written");
-        path
-    }
-}
-
 /// A gateway that runs. It is killed when dropped.
-pub(super) struct Child {
+pub(crate) struct Child {
     process: Process,
-    pub(super) public: SocketAddr,
-    pub(super) admin: SocketAddr,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    told: mpsc::UnboundedReceiver<(String, SocketAddr)>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -65,12 +31,19 @@ struct Log {
 }
 
 impl Child {
-    /// Starts it on the data of `home`; returns when it listens.
-    pub(super) async fn start(home: &Home, upstream: &str) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_hookward"))
+    /// Starts it on the data of `site`; returns when it listens.
+    pub(crate) async fn start(site: &Site) -> Self {
+        let mut child = Self::spawn(site, Command::new(env!("CARGO_BIN_EXE_hookward")));
+        assert!(child.listens().await, "it ended:\n{}", child.log());
+        child
+    }
+
+    /// Starts it by a command that ends in the program and lacks its arguments.
+    pub(crate) fn spawn(site: &Site, mut command: Command) -> Self {
+        let mut process = command
             .args(["serve", "-c"])
-            .arg(home.config(upstream))
-            .current_dir(home.directory.path())
+            .arg(site.configuration())
+            .current_dir(site.path())
             .env_remove("HOOKWARD_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -78,41 +51,56 @@ impl Child {
             .spawn()
             .expect("it can be run");
         let stderr = process.stderr.take().expect("it is piped");
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell, told) = mpsc::unbounded_channel();
         let log: Arc<Mutex<Log>> = Arc::default();
         let followed = log.clone();
         std::thread::spawn(move || follow(stderr, &tell, &followed));
-        // A value before it listens, so that the process is ended whatever comes.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut child = Self { process, public: nowhere, admin: nowhere, log };
-        while child.public == nowhere || child.admin == nowhere {
-            match within("the gateway to listen", told.recv()).await {
-                Some((listener, address)) if listener == "public" => child.public = address,
-                Some((_, address)) => child.admin = address,
-                None => panic!("it ended:\n{}", child.log.lock().expect("no panic").last.make_contiguous().join("\n")),
+        Self { process, public: nowhere, admin: nowhere, told, log }
+    }
+
+    /// Waits until it listens on both; `false` if it ended before.
+    pub(crate) async fn listens(&mut self) -> bool {
+        while self.public.port() == 0 || self.admin.port() == 0 {
+            match within("the gateway to listen", self.told.recv()).await {
+                Some((listener, address)) if listener == "public" => self.public = address,
+                Some((_, address)) => self.admin = address,
+                None => return false,
             }
         }
-        child
+        true
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// SIGKILL.
-    pub(super) async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.process.kill().expect("it runs");
-        self.end().await;
-        self.assert_no_errors();
+        self.ended().await;
+        assert_eq!(self.errors(), "");
     }
 
     /// SIGTERM: drained, with exit code 0.
-    pub(super) async fn terminate(mut self) {
-        // The standard library sends no signal but SIGKILL; every shell does.
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\""]).arg(self.process.id().to_string()).status();
-        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
-        let status = self.end().await;
-        assert_eq!(status.code(), Some(0), "{status}");
-        self.assert_no_errors();
+    pub(crate) async fn terminate(mut self) {
+        self.ask_to_end();
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
+        assert_eq!(self.errors(), "");
     }
 
-    async fn end(&mut self) -> ExitStatus {
+    /// SIGTERM, which may come too late.
+    pub(crate) fn ask_to_end(&self) {
+        // The standard library sends no signal but SIGKILL; every shell does. Nobody but us reaps the process, so
+        // that its number is its own.
+        let kill = "kill -TERM \"$0\"";
+        let sent = Command::new("sh").args(["-c", kill]).arg(self.id().to_string()).stderr(Stdio::null()).status();
+        sent.expect("a shell");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         within("the gateway to end", async {
             loop {
                 if let Some(status) = self.process.try_wait().expect("it is our child") {
@@ -124,9 +112,38 @@ impl Child {
         .await
     }
 
-    fn assert_no_errors(&self) {
-        let log = self.log.lock().expect("no panic");
-        assert!(log.errors.is_empty(), "{}", log.errors.join("\n"));
+    /// Waits until nothing is due or leased. `false` if it ended before.
+    pub(crate) async fn settled(&self) -> bool {
+        self.has_none_in(&["due", "leased"]).await
+    }
+
+    /// Waits until no delivery is in one of these states. `false` if it ended before.
+    pub(crate) async fn has_none_in(&self, states: &[&str]) -> bool {
+        within("everything to be delivered", async {
+            loop {
+                let mut open = 0;
+                for state in states {
+                    let path = format!("/api/v1/events?limit=1&state={state}");
+                    let Some(listed) = client::get(self.admin, &path).await else { return false };
+                    open += listed.json()["events"].as_array().map_or(0, Vec::len);
+                }
+                if open == 0 {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    }
+
+    /// The lines of level ERROR.
+    pub(crate) fn errors(&self) -> String {
+        self.log.lock().expect("no panic").errors.join("\n")
+    }
+
+    /// The last lines.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic").last.make_contiguous().join("\n")
     }
 }
 
@@ -151,7 +168,7 @@ fn follow(stderr: ChildStderr, tell: &mpsc::UnboundedSender<(String, SocketAddr)
         if field("level") == Some("ERROR") {
             log.errors.push(line.clone());
         }
-        if log.last.len() == 20 {
+        if log.last.len() == 60 {
             log.last.pop_front();
         }
         log.last.push_back(line);

@@ -1,6 +1,6 @@
 //! A client for which a gateway that vanishes is nothing special.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{collections::HashMap, fmt::Write as _, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -10,19 +10,23 @@ use tokio::{
 use crate::world::Reply;
 
 /// Sends one request and reads the answer to the end of the connection. `None` if there was no whole answer.
-pub(crate) async fn post(
-    mut stream: TcpStream,
-    path: &str,
-    headers: &[(String, String)],
-    body: &[u8],
-) -> Option<Reply> {
+pub(crate) async fn post(stream: TcpStream, path: &str, headers: &[(String, String)], body: &[u8]) -> Option<Reply> {
     let length = body.len();
     let mut head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n");
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
-    let request = [head.as_bytes(), b"\r\n", body].concat();
-    stream.write_all(&request).await.ok()?;
+    exchange(stream, &[head.as_bytes(), b"\r\n", body].concat()).await
+}
+
+/// Asks for something. `None` if there was no whole answer.
+pub(crate) async fn get(from: SocketAddr, path: &str) -> Option<Reply> {
+    let stream = TcpStream::connect(from).await.ok()?;
+    exchange(stream, format!("GET {path} HTTP/1.1\r\nhost: {from}\r\nconnection: close\r\n\r\n").as_bytes()).await
+}
+
+async fn exchange(mut stream: TcpStream, request: &[u8]) -> Option<Reply> {
+    stream.write_all(request).await.ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.ok()?;
     parse(&answer)

@@ -1,7 +1,7 @@
 //! Signed webhooks from several senders at once, and what they were told.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -11,128 +11,174 @@ use hookward::time::Clock;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
 
-use super::{client, ledger::Entry};
-use crate::world::{sign, within};
+use super::{
+    client,
+    ledger::{Print, print_of},
+    site::SOURCES,
+};
+use crate::world::{Reply, sign, within};
 
 /// The secret of a source is this and its name.
-pub(super) const SECRET: &str = "a-secret-of-some-length";
+pub(crate) const SECRET: &str = "a-secret-of-some-length";
 const WORKERS: u64 = 8;
+/// How many of the latest requests may come again; all of them are far younger than the tolerance.
+const RECENT: usize = 256;
 
 /// One webhook, as its provider would send it again and again.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Webhook {
-    source: &'static str,
-    body: Vec<u8>,
+#[derive(Clone, Debug)]
+pub(crate) struct Webhook {
+    pub(crate) source: &'static str,
+    pub(crate) body: Arc<[u8]>,
 }
+
+impl Webhook {
+    pub(crate) fn new(source: &'static str, body: &[u8]) -> Self {
+        Self { source, body: body.into() }
+    }
+
+    /// Empty, small, or of many pages; any bytes at all.
+    fn drawn(random: &mut StdRng) -> Self {
+        let (source, ..) = SOURCES[random.random_range(0..SOURCES.len())];
+        let length = match random.random_range(0..64) {
+            0 => 0,
+            1..4 => random.random_range(20_000..200_000),
+            _ => random.random_range(16..4096),
+        };
+        let mut body = vec![0; length];
+        random.fill(&mut body[..]);
+        Self { source, body: body.into() }
+    }
+
+    pub(crate) fn name(&self) -> Named {
+        (self.source, print_of(&self.body))
+    }
+
+    /// Its headers, signed now.
+    pub(crate) fn signed(&self) -> Signed {
+        let now_s = Clock::system().wall().unix_s();
+        sign("partssource", &format!("{SECRET}-{}", self.source), &self.body, now_s).into()
+    }
+}
+
+/// What tells one webhook from every other: two sources may get the same bytes.
+pub(crate) type Named = (&'static str, Print);
+/// The headers of one request.
+type Signed = Arc<[(String, String)]>;
 
 #[derive(Default)]
 struct Book {
+    /// Everything that was ever sent.
+    sent: HashSet<Named>,
     /// What was acknowledged, with the id where the answer tells it.
-    acknowledged: HashMap<Webhook, Option<String>>,
+    acknowledged: HashMap<Named, Option<String>>,
     /// What was sent and never acknowledged: the provider sends it again.
     unanswered: Vec<Webhook>,
+    /// The latest requests.
+    recent: VecDeque<(Webhook, Signed)>,
 }
 
 #[derive(Clone)]
-pub(super) struct Load {
+pub(crate) struct Load {
     book: Arc<Mutex<Book>>,
     count: Arc<watch::Sender<usize>>,
 }
 
 impl Load {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { book: Arc::default(), count: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Senders that go on until the gateway is gone. `seed` must be another one each time.
-    pub(super) fn start(&self, to: SocketAddr, seed: u64) -> Vec<JoinHandle<()>> {
+    pub(crate) fn start(&self, to: SocketAddr, seed: u64) -> Vec<JoinHandle<()>> {
         let worker = |n| tokio::spawn(self.clone().work(to, StdRng::seed_from_u64(seed * WORKERS + n)));
         (0..WORKERS).map(worker).collect()
     }
 
     async fn work(self, to: SocketAddr, mut random: StdRng) {
         loop {
-            let webhook = self.next(&mut random);
+            let (webhook, signed) = self.next(&mut random);
             let copies = if random.random_ratio(1, 4) { random.random_range(2..=4) } else { 1 };
-            let answers = join_all((0..copies).map(|_| self.send(to, &webhook))).await;
+            let replies = join_all((0..copies).map(|_| self.send(to, &webhook, &signed))).await;
+            // Anything but a 2xx fails the test: the gateway is there or it is not.
+            replies.iter().flatten().for_each(|reply| assert_eq!(reply.status, 200, "{}", reply.text()));
             let mut book = self.book.lock().expect("no panic");
-            if !answers.contains(&true) && !book.acknowledged.contains_key(&webhook) {
-                book.unanswered.push(webhook);
+            if !book.acknowledged.contains_key(&webhook.name()) {
+                book.unanswered.push(webhook.clone());
             }
-            if answers.contains(&false) {
+            if replies.iter().any(Option::is_none) {
                 return;
             }
+            if book.recent.len() == RECENT {
+                book.recent.pop_front();
+            }
+            book.recent.push_back((webhook, signed));
         }
     }
 
-    /// Something new, or something sent before.
-    fn next(&self, random: &mut StdRng) -> Webhook {
+    /// Something new, a retry of what nobody answered, or a copy: as it was, or signed anew.
+    fn next(&self, random: &mut StdRng) -> (Webhook, Signed) {
         let mut book = self.book.lock().expect("no panic");
-        if random.random_ratio(1, 3)
-            && let Some(webhook) = book.unanswered.pop()
-        {
-            return webhook;
-        }
-        if random.random_ratio(1, 8)
-            && let Some(webhook) = book.acknowledged.keys().next()
-        {
-            return webhook.clone();
-        }
-        let source = if random.random_ratio(1, 3) { "respond" } else { "queue" };
-        let mut body = vec![0; random.random_range(16..4096)];
-        random.fill(&mut body[..]);
-        Webhook { source, body }
+        let again = match random.random_range(0..24) {
+            0..8 => book.unanswered.pop(),
+            kind @ 8..11 if !book.recent.is_empty() => {
+                let (webhook, signed) = &book.recent[random.random_range(0..book.recent.len())];
+                if kind == 8 {
+                    return (webhook.clone(), signed.clone());
+                }
+                Some(webhook.clone())
+            }
+            _ => None,
+        };
+        drop(book);
+        let webhook = again.unwrap_or_else(|| Webhook::drawn(random));
+        let signed = webhook.signed();
+        (webhook, signed)
     }
 
-    /// Whether it was answered. Anything but a 2xx fails the test: the gateway is there or it is not.
-    async fn send(&self, to: SocketAddr, webhook: &Webhook) -> bool {
-        let Ok(stream) = TcpStream::connect(to).await else { return false };
-        let Webhook { source, body } = webhook;
-        let now_s = Clock::system().wall().unix_ns() / 1_000_000_000;
-        let headers = sign("partssource", &format!("{SECRET}-{source}"), body, now_s);
-        let Some(reply) = client::post(stream, &format!("/hooks/{source}"), &headers, body).await else { return false };
-        assert_eq!(reply.status, 200, "{}", reply.text());
+    /// Sends it once, and writes down what came of it. `None` if there was no whole answer.
+    pub(crate) async fn send(&self, to: SocketAddr, webhook: &Webhook, signed: &Signed) -> Option<Reply> {
+        self.book.lock().expect("no panic").sent.insert(webhook.name());
+        let stream = TcpStream::connect(to).await.ok()?;
+        let reply = client::post(stream, &format!("/hooks/{}", webhook.source), signed, &webhook.body).await?;
+        if reply.status != 200 {
+            return Some(reply);
+        }
         let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         let id = json["id"].as_str().map(str::to_owned);
         let mut book = self.book.lock().expect("no panic");
-        let known = book.acknowledged.entry(webhook.clone()).or_default();
+        let known = book.acknowledged.entry(webhook.name()).or_default();
         if let (Some(known), Some(id)) = (&known, &id) {
             assert_eq!(known, id, "one webhook, two ids");
         }
         *known = id.or(known.take());
         drop(book);
         self.count.send_modify(|count| *count += 1);
-        true
+        Some(reply)
     }
 
     /// Waits until so many more answers came.
-    pub(super) async fn acknowledged_more(&self, more: usize) {
+    pub(crate) async fn acknowledged_more(&self, more: usize) {
         let mut count = self.count.subscribe();
         let goal = *count.borrow() + more;
         within("answers", count.wait_for(|count| *count >= goal)).await.expect("it is there");
     }
 
     /// As a provider does.
-    pub(super) async fn send_again_what_was_not_answered(&self, to: SocketAddr) {
+    pub(crate) async fn send_again_what_was_not_answered(&self, to: SocketAddr) {
         let unanswered = std::mem::take(&mut self.book.lock().expect("no panic").unanswered);
         for webhook in unanswered {
-            assert!(self.send(to, &webhook).await, "the gateway is there");
+            let reply = self.send(to, &webhook, &webhook.signed()).await.expect("the gateway is there");
+            assert_eq!(reply.status, 200, "{}", reply.text());
         }
     }
 
-    /// Everything acknowledged came to the upstream, as one event, byte for byte.
-    pub(super) fn assert_all_in(&self, entries: &HashMap<String, Entry>) {
-        let mut by_body: HashMap<&[u8], HashSet<&str>> = HashMap::new();
-        for (id, entry) in entries {
-            by_body.entry(&entry.body[..]).or_default().insert(id);
-        }
-        let book = self.book.lock().expect("no panic");
-        assert!(!book.acknowledged.is_empty());
-        for (webhook, id) in &book.acknowledged {
-            let ids = by_body.get(&webhook.body[..]);
-            let ids = ids.unwrap_or_else(|| panic!("acknowledged as {id:?} by {} and lost", webhook.source));
-            assert_eq!(ids.len(), 1, "one webhook, several events: {ids:?}");
-            assert!(id.as_ref().is_none_or(|id| ids.contains(&**id)), "acknowledged as {id:?}, forwarded as {ids:?}");
-        }
+    /// Everything that was ever sent.
+    pub(crate) fn sent(&self) -> HashSet<Named> {
+        self.book.lock().expect("no panic").sent.clone()
+    }
+
+    /// Everything acknowledged, with the id where an answer told it.
+    pub(crate) fn acknowledged(&self) -> HashMap<Named, Option<String>> {
+        self.book.lock().expect("no panic").acknowledged.clone()
     }
 }

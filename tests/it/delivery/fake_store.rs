@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use hookward::{
     event::{Answer, Body, Event, EventHead, EventId, Item, Name, NewEvent, State},
     store::{
-        Appended, Direction, EventStore, Filter, Known, Lease, Leased, Outcome, Page, Settled, Shown, Stats,
+        Appended, Direction, EventStore, Filter, Known, Lease, Leased, Outcome, Page, Pause, Settled, Shown, Stats,
         StoreError, Swept,
     },
     verify::{Key, Keys},
@@ -25,6 +25,7 @@ pub struct FakeStore {
     rows: Mutex<Vec<Row>>,
     items: Mutex<HashMap<(String, Key), [u8; 32]>>,
     faults: Mutex<Faults>,
+    paused: Mutex<BTreeMap<Name, Pause>>,
     woken: watch::Sender<()>,
     settled: mpsc::UnboundedSender<(EventId, Settled)>,
 }
@@ -39,6 +40,10 @@ pub struct Faults {
     pub leases_wait: Option<Arc<Semaphore>>,
     /// That many leases are lost when they are settled.
     pub leases_lost: u32,
+    /// The next call of `settle` reaches the store only after a permit is there.
+    pub settle_waits: Option<Arc<Semaphore>>,
+    /// That many calls of `set_paused` fail.
+    pub pauses_fail: u32,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,10 @@ struct Row {
     armed_at: Instant,
     fence: i64,
     attempts: u32,
+    tries: u32,
+    redelivery: bool,
+    uncertain: bool,
+    ordered: bool,
     cause: &'static str,
 }
 
@@ -57,10 +66,16 @@ impl FakeStore {
     pub fn new() -> (Self, mpsc::UnboundedReceiver<(EventId, Settled)>) {
         let (settled, outcomes) = mpsc::unbounded_channel();
         let (rows, items, faults) = (Mutex::default(), Mutex::default(), Mutex::default());
-        (Self { rows, items, faults, woken: watch::Sender::new(()), settled }, outcomes)
+        let paused = Mutex::default();
+        (Self { rows, items, faults, paused, woken: watch::Sender::new(()), settled }, outcomes)
     }
 
     pub fn add(&self, head: EventHead, body: Vec<u8>, upstream: &str) {
+        self.add_as(head, body, upstream, false);
+    }
+
+    /// With an order key, if it is `ordered`; nothing else has that key.
+    pub fn add_as(&self, head: EventHead, body: Vec<u8>, upstream: &str, ordered: bool) {
         let (now, event) = (Instant::now(), Event { head, body: Body::free(body), copies: 0 });
         self.rows().push(Row {
             event,
@@ -70,9 +85,26 @@ impl FakeStore {
             armed_at: now,
             fence: 0,
             attempts: 0,
+            tries: 0,
+            redelivery: false,
+            uncertain: false,
+            ordered,
             cause: "first",
         });
         self.woken.send_replace(());
+    }
+
+    /// What an operator does with `redeliver`.
+    pub fn arm_again(&self, id: EventId) {
+        let (now, mut rows) = (Instant::now(), self.rows());
+        let row = rows.iter_mut().find(|row| row.event.head.id == id).expect("a row");
+        (row.state, row.due_at, row.armed_at) = (State::Due, now, now);
+        (row.tries, row.redelivery, row.cause) = (0, true, "redelivery");
+        self.woken.send_replace(());
+    }
+
+    pub fn pauses(&self) -> MutexGuard<'_, BTreeMap<Name, Pause>> {
+        self.paused.lock().expect("not poisoned")
     }
 
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -81,6 +113,10 @@ impl FakeStore {
 
     pub fn count(&self, state: State) -> usize {
         self.rows().iter().filter(|row| row.state == state).count()
+    }
+
+    pub fn count_at(&self, upstream: &str, state: State) -> usize {
+        self.rows().iter().filter(|row| &*row.upstream == upstream && row.state == state).count()
     }
 
     fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
@@ -98,7 +134,7 @@ impl FakeStore {
         due.truncate(max);
         let lease = |(delivery, row): (i64, &mut Row)| {
             if row.state == State::Leased {
-                row.cause = "lease lapsed";
+                (row.cause, row.uncertain) = ("lease lapsed", true);
             }
             (row.state, row.due_at, row.fence) = (State::Leased, now + length, row.fence + 1);
             Leased {
@@ -106,9 +142,10 @@ impl FakeStore {
                 event: row.event.clone(),
                 upstream: row.upstream.clone(),
                 attempt: row.attempts + 1,
-                tries: row.attempts,
-                redelivery: row.cause == "redelivery",
-                uncertain: row.cause == "lease lapsed",
+                tries: row.tries,
+                redelivery: row.redelivery,
+                uncertain: row.uncertain,
+                ordered: row.ordered,
                 cause: row.cause.to_owned(),
                 age: now - row.armed_at,
             }
@@ -123,7 +160,8 @@ impl FakeStore {
         if row.state != State::Leased || row.fence != lease.fence {
             return Err(StoreError::LeaseLost);
         }
-        (row.attempts, row.cause) = (row.attempts + 1, "retry");
+        (row.attempts, row.tries, row.cause) = (row.attempts + 1, row.tries + 1, "retry");
+        row.uncertain = !matches!(settled.outcome, Outcome::Delivered { .. }) && (row.uncertain || settled.uncertain);
         match &settled.outcome {
             Outcome::Delivered { items } => {
                 row.state = State::Delivered;
@@ -173,8 +211,15 @@ impl EventStore for FakeStore {
             faults.leases_lost -= 1;
             self.rows()[usize::try_from(lease.delivery).expect("a row")].fence += 1;
         }
+        let gate = faults.settle_waits.take();
         drop(faults);
-        done(self.settle_now(lease, settled))
+        async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.expect("open").forget();
+            }
+            self.settle_now(lease, settled)
+        }
+        .boxed()
     }
     fn give_back(&self, lease: Lease, after: Duration) -> BoxFuture<'_, Result<(), StoreError>> {
         let mut rows = self.rows();
@@ -190,6 +235,26 @@ impl EventStore for FakeStore {
     ) -> BoxFuture<'_, Result<Vec<Option<[u8; 32]>>, StoreError>> {
         let known = self.items.lock().expect("not poisoned");
         done(Ok(items.iter().map(|item| known.get(&(upstream.to_owned(), item.key)).copied()).collect()))
+    }
+    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut faults = self.faults();
+        if faults.pauses_fail > 0 {
+            faults.pauses_fail -= 1;
+            return done(Err(StoreError::Unavailable("scripted".to_owned())));
+        }
+        match pause {
+            Some(pause) => self.pauses().insert(upstream.into(), pause),
+            None => self.pauses().remove(upstream),
+        };
+        // Its answer comes later than its effect, as that of a real one.
+        async {
+            tokio::task::yield_now().await;
+            Ok(())
+        }
+        .boxed()
+    }
+    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>> {
+        done(Ok(self.pauses().clone()))
     }
     fn woken(&self, _: &str) -> BoxFuture<'static, ()> {
         let mut receiver = self.woken.subscribe();

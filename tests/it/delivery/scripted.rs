@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,6 +21,8 @@ pub enum Act {
     Answer(u16, String, Vec<u8>),
     /// Answers 200 once a permit is there, and takes the permit.
     Wait(Arc<Semaphore>),
+    /// Answers 200 after this long.
+    After(Duration),
     /// Never answers.
     Hang,
     /// Resets the connection.
@@ -90,6 +93,10 @@ async fn serve(mut stream: TcpStream, script: Script, seen: mpsc::UnboundedSende
             Act::Answer(status, headers, body) => (status, headers, body),
             Act::Wait(permits) => {
                 permits.acquire().await.expect("open").forget();
+                (200, String::new(), Vec::new())
+            }
+            Act::After(time) => {
+                tokio::time::sleep(time).await;
                 (200, String::new(), Vec::new())
             }
             Act::Hang => std::future::pending().await,

@@ -53,7 +53,7 @@ async fn a_webhook_refused_by_a_full_store_leaves_nothing_and_is_accepted_when_t
 #[tokio::test]
 async fn a_full_store_relays_nothing_that_it_could_not_record() {
     let relayed = "[sources.quotes]\nprovider = \"github\"\nsecrets = [{ value = \"another-secret-of-length\" }]\n\
-                   upstream = \"up\"\nmode = \"proxy\"\n";
+                   upstream = \"up\"\nmode = \"proxy\"\nbody_bytes_max = \"1MiB\"\n";
     let sources = format!("{}{relayed}", source("queue", ""));
     let small = |text: String| text.replacen("[store]\n", "[store]\ndisk_bytes_max = \"2MiB\"\n", 1);
     let world = World::start_edited(&sources, small).await;

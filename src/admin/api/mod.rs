@@ -1,18 +1,25 @@
-//! What the admin API says, as types: written by the handlers, read by `hookward events` and `hookward status`.
+//! What the admin API says, as types: written by the handlers, read by the commands.
+
+mod filter;
+mod operations;
+mod status;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    event::{Attempt, Delivery, EventHead},
-    telemetry::health::Reason,
-};
+pub(super) use filter::present;
+
+pub use filter::EventFilter;
+pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
+pub use status::{Checks, Counts, HealthDetail, PauseRow, PausedUpstream, ReasonRow, Status, StoreRow, UpstreamRow};
+
+use crate::event::{Attempt, Delivery, EventHead, OrderKey};
 
 /// `GET /api/v1/events`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct EventPage {
-    /// Newest first.
+    /// In the order asked for. There may be few of them, even none, although the list goes on.
     pub events: Vec<EventRow>,
-    /// The `cursor` of the next page; absent on the last.
+    /// The `cursor` of the next page; null on the last.
     pub next_cursor: Option<String>,
 }
 
@@ -41,7 +48,7 @@ pub struct EventRow {
     pub body_bytes: u64,
     /// Copies that came after it.
     pub copies: u64,
-    /// One for each upstream; without attempts in a page.
+    /// One for each upstream; none if no route wanted it. Without attempts in a page.
     pub deliveries: Vec<DeliveryRow>,
 }
 
@@ -56,8 +63,10 @@ pub struct DeliveryRow {
     pub reason: Option<String>,
     /// How many attempts were made.
     pub attempts: u32,
-    /// In how long it is due; only if due.
+    /// In how long it is due; only if due, and not while it waits for its turn.
     pub due_in_ms: Option<u64>,
+    /// What orders it among others, if something does; `redacted` where the source says so.
+    pub order_key: Option<String>,
     /// What was tried, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AttemptRow>,
@@ -99,8 +108,22 @@ pub struct EventDetail {
     pub traceparent: String,
     /// In the order they came; values of signatures and credentials are `redacted`.
     pub headers: Vec<HeaderRow>,
+    /// Its keys that still live. Not shown to those who may only read where the body is redacted, because a key could
+    /// be used to try out what is hidden.
+    pub keys: Vec<KeyRow>,
+    /// Whether the body was removed once it was delivered (`store_body = false`).
+    pub body_removed: bool,
     /// The body, or the beginning of it.
     pub body: BodyPreview,
+}
+
+/// One live key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// 64 hexadecimal digits: what the filter `key` takes.
+    pub key: String,
+    /// How long it still lives.
+    pub lives_ms: u64,
 }
 
 /// One header.
@@ -117,14 +140,18 @@ pub struct HeaderRow {
 pub struct BodyPreview {
     /// Length of the whole body.
     pub bytes: u64,
-    /// SHA-256 of the whole body, in hex.
-    pub sha256: String,
+    /// SHA-256 of the whole body, in hex; null where it could be used to try out what is hidden.
+    pub sha256: Option<String>,
     /// `utf-8` or `base64`.
     pub encoding: String,
     /// The body in that encoding.
     pub content: String,
     /// Whether `content` is only the beginning.
     pub truncated: bool,
+    /// Whether something in `content` is replaced by `redacted`, or all of it is withheld.
+    pub redacted: bool,
+    /// Why nothing of it is shown, if nothing is.
+    pub withheld: Option<String>,
 }
 
 /// The answer to `redeliver`, `release`, `forget` and `purge`.
@@ -136,98 +163,6 @@ pub struct Done {
     pub action: String,
     /// How many deliveries, keys or events it touched.
     pub count: u64,
-}
-
-/// `GET /api/v1/status`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// Of this program.
-    pub version: String,
-    /// Since the start.
-    pub uptime_s: u64,
-    /// What `/readyz` says.
-    pub health: HealthDetail,
-    /// Configured ones and those that only the store still knows.
-    pub upstreams: Vec<UpstreamRow>,
-}
-
-/// `GET /readyz` and `/healthz`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct HealthDetail {
-    /// Whether it should get webhooks.
-    pub ready: bool,
-    /// Why not.
-    pub reasons: Vec<ReasonRow>,
-    /// Each check at this very moment: `ok`, or what is wrong. A change shows in `ready` once it lasted 3 s.
-    pub checks: Checks,
-    /// Absent if the store does not answer in time.
-    pub counts: Option<Counts>,
-}
-
-/// One reason.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ReasonRow {
-    /// `listener`, `store`, `clock` or `draining`.
-    pub code: String,
-    /// For people.
-    pub detail: String,
-}
-
-/// The checks behind readiness.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Checks {
-    /// Whether the public listener is up.
-    pub listener: String,
-    /// Whether the store would take a webhook.
-    pub store: String,
-    /// Whether the wall clock can be trusted.
-    pub clock: String,
-    /// Whether the process is on its way out.
-    pub draining: String,
-}
-
-/// What the store holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// Events stored.
-    pub events: u64,
-    /// Keys known.
-    pub keys: u64,
-    /// Size of the store.
-    pub bytes: u64,
-    /// Deliveries waiting for their time.
-    pub due: u64,
-    /// Deliveries that wait for an operator.
-    pub held: u64,
-    /// Deliveries whose upstream is not configured any more.
-    pub parked: u64,
-    /// Dead letters.
-    pub dead: u64,
-}
-
-/// One upstream.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct UpstreamRow {
-    /// Its name.
-    pub name: String,
-    /// Whether the configuration still has it.
-    pub configured: bool,
-    /// `closed`, `half-open` or `open`; absent if it is not configured.
-    pub breaker: Option<String>,
-    /// Waiting for their time.
-    pub due: u64,
-    /// Being tried.
-    pub leased: u64,
-    /// Delivered and kept.
-    pub delivered: u64,
-    /// Waiting for an operator.
-    pub held: u64,
-    /// Without a configured upstream.
-    pub parked: u64,
-    /// Dead letters.
-    pub dead: u64,
-    /// Age of the oldest due delivery.
-    pub oldest_due_ms: Option<u64>,
 }
 
 /// Every error: a problem document of RFC 9457.
@@ -248,13 +183,23 @@ pub struct ProblemDocument {
     pub help: String,
 }
 
+/// What stands in place of what is not shown.
+pub(super) const REDACTED: &str = "redacted";
+
 impl BodyPreview {
     /// How much of a body a preview shows.
     pub const BYTES_MAX: usize = 256 << 10;
 }
 
 impl EventRow {
-    pub(super) fn new(head: &EventHead, body_bytes: u64, copies: u64, deliveries: &[Delivery]) -> Self {
+    /// `hide_order` where the source says that nobody is shown what orders its deliveries.
+    pub(super) fn new(
+        head: &EventHead,
+        body_bytes: u64,
+        copies: u64,
+        deliveries: &[Delivery],
+        hide_order: bool,
+    ) -> Self {
         Self {
             id: head.id.to_string(),
             received_at: head.received_at.rfc3339(),
@@ -267,19 +212,21 @@ impl EventRow {
             conflict_of: head.conflict_of.map(|id| id.to_string()),
             body_bytes,
             copies,
-            deliveries: deliveries.iter().map(DeliveryRow::from).collect(),
+            deliveries: deliveries.iter().map(|delivery| DeliveryRow::new(delivery, hide_order)).collect(),
         }
     }
 }
 
-impl From<&Delivery> for DeliveryRow {
-    fn from(delivery: &Delivery) -> Self {
+impl DeliveryRow {
+    fn new(delivery: &Delivery, hide_order: bool) -> Self {
+        let order_key = |key: &OrderKey| if hide_order { REDACTED.to_owned() } else { key.as_str().to_owned() };
         Self {
             upstream: delivery.upstream.to_string(),
             state: delivery.state.name().to_owned(),
             reason: delivery.reason.clone(),
             attempts: delivery.attempts,
             due_in_ms: delivery.due_in.map(to_ms),
+            order_key: delivery.order_key.as_ref().map(order_key),
             history: delivery.history.iter().map(AttemptRow::from).collect(),
         }
     }
@@ -295,12 +242,6 @@ impl From<&Attempt> for AttemptRow {
             error: attempt.error.clone(),
             cause: attempt.cause.clone(),
         }
-    }
-}
-
-impl From<&Reason> for ReasonRow {
-    fn from(reason: &Reason) -> Self {
-        Self { code: reason.code().to_owned(), detail: reason.to_string() }
     }
 }
 

@@ -1,0 +1,44 @@
+//! The audit log: a line of target `audit` for whatever changes something, or tries to.
+
+use super::{access::Caller, answer::Problem};
+use crate::event::EventId;
+
+/// What is known of a change so far. It is written once, whatever became of the change.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) action: &'static str,
+    pub(super) event: Option<EventId>,
+    pub(super) operation: Option<EventId>,
+    pub(super) upstream: Option<String>,
+    /// As JSON, without values that are redacted.
+    pub(super) filter: Option<String>,
+    pub(super) rate: Option<u32>,
+    pub(super) dry_run: bool,
+    pub(super) count: Option<u64>,
+    /// Nobody, if the caller was not let in.
+    pub(super) by: Option<Caller>,
+}
+
+impl Entry {
+    pub(super) fn write(&self, refused: Option<&Problem>) {
+        let what = match (refused, self.by) {
+            (None, _) => "an operator did this",
+            (Some(_), Some(_)) => "an operator could not do this",
+            (Some(_), None) => "somebody was not let in",
+        };
+        tracing::info!(
+            target: "audit",
+            action = self.action,
+            event = self.event.map(tracing::field::display),
+            operation = self.operation.map(tracing::field::display),
+            upstream = self.upstream,
+            filter = self.filter,
+            rate = self.rate,
+            dry_run = self.dry_run.then_some(true),
+            count = self.count,
+            by = self.by.map(tracing::field::display),
+            code = refused.map(Problem::code),
+            "{what}"
+        );
+    }
+}
