@@ -36,7 +36,7 @@ use super::{
 use crate::{
     config::model::OnFull,
     event::{Answer, EventId, Item, Name, NewEvent},
-    time::Clock,
+    time::{Clock, Wall},
     verify::Keys,
 };
 use inner::Inner;
@@ -264,6 +264,10 @@ impl EventStore for MemoryStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         ready(|| self.with(|inner, now_ms| Ok(inner.stats(now_ms))))
+    }
+
+    fn restored_at(&self) -> Option<Wall> {
+        None
     }
 
     fn health(&self) -> Result<(), StoreError> {

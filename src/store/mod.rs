@@ -435,39 +435,21 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     /// A page of at most `limit` events, capped at 1000.
     fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>>;
     /// Counts a part of what a filter fits, oldest first.
-    fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
-        let _ = (filter,);
-        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
-    }
+    fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>>;
     /// Does something to each of these events, and saves how far the operation got, in one transaction. `done` and
     /// `skipped` of the operation are as before the call; those of the returned one count this part, too.
     /// What fits no event of it is skipped, not an error.
-    fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
-        let _ = (act, ids, operation);
-        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
-    }
+    fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>>;
     /// Saves an operation: begun, stopped, resumed. Of those that are over, the latest 100 are kept.
-    fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>> {
-        let _ = (operation,);
-        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
-    }
+    fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All that are kept, newest first.
-    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>> {
-        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
-    }
+    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>>;
     /// Remembers that an upstream is paused, or with `None` that it is not. The lanes do the pausing.
-    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let _ = (upstream, pause);
-        Box::pin(async { Err(StoreError::Unavailable("this engine does not know it yet".to_owned())) })
-    }
+    fn set_paused(&self, upstream: &str, pause: Option<Pause>) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Which upstreams are paused.
-    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>> {
-        Box::pin(async { Ok(BTreeMap::new()) })
-    }
+    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>>;
     /// When this store was restored from a backup, if it was: what was signed before may have been accepted already.
-    fn restored_at(&self) -> Option<Wall> {
-        None
-    }
+    fn restored_at(&self) -> Option<Wall>;
     /// One event in full.
     fn show(&self, id: EventId) -> BoxFuture<'_, Result<Shown, StoreError>>;
     /// Which of these items an upstream has acknowledged, and with what content: one entry per item asked.

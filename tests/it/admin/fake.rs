@@ -211,6 +211,9 @@ impl EventStore for Fake {
     fn acknowledged_items(&self, _: &str, _: Vec<Item>) -> BoxFuture<'_, Result<Vec<Option<[u8; 32]>>, StoreError>> {
         unimplemented!("{UNASKED}")
     }
+    fn paused(&self) -> BoxFuture<'_, Result<BTreeMap<Name, Pause>, StoreError>> {
+        unimplemented!("{UNASKED}")
+    }
     fn sweep(&self, _: Duration) -> BoxFuture<'_, Result<Swept, StoreError>> {
         unimplemented!("{UNASKED}")
     }

@@ -10,9 +10,10 @@ use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use hookward::{
     event::{Answer, Body, Event, EventHead, EventId, Item, Name, NewEvent, State},
     store::{
-        Appended, Direction, EventStore, Filter, Known, Lease, Leased, Outcome, Page, Pause, Settled, Shown, Stats,
-        StoreError, Swept,
+        Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Operation, Outcome, Page, Pause,
+        Settled, Shown, Stats, StoreError, Swept,
     },
+    time::Wall,
     verify::{Key, Keys},
 };
 use tokio::{
@@ -311,5 +312,20 @@ impl EventStore for FakeStore {
     }
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         unimplemented!()
+    }
+    fn count(&self, _: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
+        unimplemented!()
+    }
+    fn act(&self, _: Act, _: Vec<EventId>, _: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
+        unimplemented!()
+    }
+    fn save_operation(&self, _: Operation) -> BoxFuture<'_, Result<(), StoreError>> {
+        unimplemented!()
+    }
+    fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>> {
+        unimplemented!()
+    }
+    fn restored_at(&self) -> Option<Wall> {
+        None
     }
 }
