@@ -174,15 +174,24 @@ impl Gateway {
 
     /// Waits until nothing is due or being delivered, and returns the status.
     pub(crate) fn settled(&self) -> serde_json::Value {
+        let open = |upstream: &serde_json::Value| upstream["due"] != 0 || upstream["leased"] != 0;
+        self.json_once(&["status"], |status| !status["upstreams"].as_array().expect("a list").iter().any(open))
+    }
+
+    /// Waits until what a command prints is so, and returns it.
+    pub(crate) fn json_once(
+        &self,
+        arguments: &[&str],
+        is_so: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
         let until = now() + PATIENCE;
         loop {
-            let status = self.json(&["status"]);
-            let open = |upstream: &serde_json::Value| upstream["due"] != 0 || upstream["leased"] != 0;
-            if !status["upstreams"].as_array().expect("a list").iter().any(open) {
-                return status;
+            let printed = self.json(arguments);
+            if is_so(&printed) {
+                return printed;
             }
-            assert!(now() < until, "not everything was delivered: {status:#}");
-            // A delivery is a line of the log; but which of them is the last, only the status knows.
+            assert!(now() < until, "it stays like this: {printed:#}");
+            // What changes something is a line of the log, as a rule; but which of them is the last, nobody knows.
             let _ = self.process.line_within(Duration::from_millis(100));
         }
     }
