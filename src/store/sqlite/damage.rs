@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rusqlite::{Connection, ErrorCode, ffi};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ffi};
 
 use super::{
     super::StoreError,
@@ -101,6 +101,15 @@ impl Desk<'_> {
         self.books.shared.damage.found(table.name, row);
     }
 
+    /// To be asked before a row that an index led to is called damaged. SQLite takes what an index holds from there, so
+    /// that a damaged index makes a sound row look broken: read by its number alone it is whole, and then the index is
+    /// what differs.
+    pub(super) fn confirm(&self, table: &Table, number: i64) -> rusqlite::Result<()> {
+        let sql = format!("SELECT {} FROM {} NOT INDEXED WHERE {} = ?1", table.listed(), table.name, table.columns[0]);
+        let is_whole = self.connection.prepare(&sql)?.query_row([number], |row| table.is_whole(row, 0)).optional()?;
+        if is_whole == Some(true) { Err(index_differs()) } else { Ok(()) }
+    }
+
     /// Makes a dead letter of a delivery whose event cannot be used, so that the others go on.
     pub(super) fn bury(&mut self, placed: &Placed, what: &str) -> rusqlite::Result<()> {
         tracing::error!(
@@ -120,6 +129,7 @@ impl Desk<'_> {
     }
 
     pub(super) fn bury_alone(&mut self, id: i64, upstream: &str) -> rusqlite::Result<()> {
+        self.confirm(&DELIVERIES, id)?;
         let event = self
             .connection
             .prepare_cached("SELECT event FROM deliveries WHERE id = ?1")?

@@ -37,12 +37,16 @@ static UNFINISH: Sql = Sql::new(|| EVENTS.update(&[("finished_at", "NULL")], "id
 impl Desk<'_> {
     /// An event, if it is there and as it was written.
     pub(super) fn event(&self, id: EventId) -> rusqlite::Result<Option<EventRow>> {
-        let found =
-            self.connection.prepare_cached(&EVENT)?.query_row([id.as_bytes()], |row| rows::event(row, 0)).optional()?;
+        let found = self
+            .connection
+            .prepare_cached(&EVENT)?
+            .query_row([id.as_bytes()], |row| Ok((row.get(0)?, rows::event(row, 0)?)))
+            .optional()?;
         match found {
-            Some(Some(event)) if event.head.id == id => Ok(Some(event)),
-            Some(Some(_)) => Err(index_differs()),
-            Some(None) => {
+            Some((_, Some(event))) if event.head.id == id => Ok(Some(event)),
+            Some((_, Some(_))) => Err(index_differs()),
+            Some((seq, None)) => {
+                self.confirm(&EVENTS, seq)?;
                 self.note_damage(&EVENTS, id);
                 Ok(None)
             }
@@ -77,6 +81,7 @@ impl Desk<'_> {
                 Some(_) => return Err(index_differs()),
                 None => {
                     deliveries.damaged = true;
+                    self.confirm(&DELIVERIES, row.get(0)?)?;
                     self.note_damage(&DELIVERIES, row.get::<_, i64>(0)?);
                 }
             }

@@ -60,7 +60,10 @@ impl Desk<'_> {
             match key_row(row)? {
                 Some(row) if row.key == key.0 => known.push((row.event, row.body)),
                 Some(_) => return Err(index_differs()),
-                None => self.note_damage(&KEYS, row.get::<_, i64>(0)?),
+                None => {
+                    self.confirm(&KEYS, row.get(0)?)?;
+                    self.note_damage(&KEYS, row.get::<_, i64>(0)?);
+                }
             }
         }
         Ok(known)
@@ -108,6 +111,7 @@ impl Desk<'_> {
             Some((_, Some(row))) if row.key == key.0 && row.body == *body => Ok(Some(row)),
             Some((_, Some(_))) => Err(index_differs().into()),
             Some((seq, None)) => {
+                self.confirm(&KEYS, seq)?;
                 self.note_damage(&KEYS, seq);
                 self.connection.execute("DELETE FROM keys WHERE seq = ?1", [seq])?;
                 self.books.added.keys -= 1;

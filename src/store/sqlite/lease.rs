@@ -122,7 +122,10 @@ impl Desk<'_> {
     }
 
     fn next_source(&self, upstream: &str, after: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
-        self.connection.prepare_cached(NEXT_SOURCE)?.query_row((upstream, after), |row| row.get(0))
+        let next: Option<Vec<u8>> =
+            self.connection.prepare_cached(NEXT_SOURCE)?.query_row((upstream, after), |row| row.get(0))?;
+        // In an index that is out of order the way around the sources may have no end.
+        if next.as_ref().is_some_and(|next| next.as_slice() <= after) { Err(index_differs()) } else { Ok(next) }
     }
 
     fn candidates(&self, upstream: &str, source: &[u8], max: usize) -> rusqlite::Result<Queue> {

@@ -54,6 +54,7 @@ impl Desk<'_> {
 
     /// The turn is nobody's: the one that waits with the lowest number has it.
     fn pass_turn(&mut self, upstream: &Name, source: &str, order_key: &str) -> rusqlite::Result<()> {
+        let mut buried = None;
         loop {
             let found = self
                 .connection
@@ -63,8 +64,11 @@ impl Desk<'_> {
             let next = match found {
                 None => return Ok(()),
                 Some((_, Some(next))) => next,
+                // A dead letter is in no queue: an index that has it there still does not fit.
+                Some((damaged, None)) if buried == Some(damaged) => return Err(index_differs()),
                 Some((damaged, None)) => {
                     self.bury_alone(damaged, upstream)?;
+                    buried = Some(damaged);
                     continue;
                 }
             };

@@ -113,12 +113,3 @@ async fn see_copy(file: &[u8], ids: &[EventId]) -> Result<(Seen, TempDir), hookw
     fs::write(database(copy.path()), file).expect("written");
     Ok((see(copy.path(), ids).await?, copy))
 }
-
-#[tokio::test(start_paused = true)]
-async fn scratch() {
-    let Some(path) = std::env::var_os("SCRATCH") else { return };
-    let copy = directory();
-    fs::copy(path, database(copy.path())).unwrap();
-    println!("verify {:#?}", tools::verify(copy.path(), &mut |_, _| {}).map(|report| report.damage));
-    println!("{:?}", see(copy.path(), &[]).await.map(|seen| (seen.leased.len(), seen.errors, seen.damaged)));
-}

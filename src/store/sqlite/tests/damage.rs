@@ -278,6 +278,62 @@ async fn a_damaged_event_is_a_dead_letter_and_stops_no_other() {
     }
 }
 
+/// Changes a store without what one index knows: as if that index had been damaged.
+fn behind_the_back_of(index: &str, directory: &Path, sql: &str) {
+    let connect = || {
+        let connection = Connection::open(SqliteStore::database_path(directory)).unwrap();
+        seal::install(&connection).unwrap();
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+        connection.execute_batch("PRAGMA writable_schema = ON").unwrap();
+        connection
+    };
+    let connection = connect();
+    let hide = format!(
+        "CREATE TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = '{index}';
+         DELETE FROM sqlite_schema WHERE name = '{index}'"
+    );
+    connection.execute_batch(&hide).unwrap();
+    drop(connection);
+    let connection = connect();
+    connection.execute_batch(sql).unwrap();
+    connection.execute_batch("INSERT INTO sqlite_schema SELECT * FROM hidden").unwrap();
+    drop(connection);
+    connect().execute_batch("DROP TABLE hidden").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_that_leads_to_another_row_costs_no_delivery_and_has_an_end() {
+    let damage = |column, value: &str| seal::DELIVERIES.update(&[("state", "'delivered'"), (column, value)], "id = 2");
+    for (index, order_key, sql) in [
+        // Its entry for the second, which waits, leads to one that is delivered and has no order key.
+        ("deliveries_in_order", OrderKey::new("a"), damage("order_key", "NULL")),
+        // That for the second, which is due, leads to one that was delivered at another time.
+        ("deliveries_due", None, damage("due_at", "7")),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        for n in 0..3 {
+            let order_key = order_key.clone();
+            store.append(NewEvent { upstreams: vec!["a".into()], order_key, ..new(n) }).await.unwrap();
+        }
+        store.close().await;
+        behind_the_back_of(index, directory.path(), &sql);
+        let store = open(directory.path());
+        let mut delivered = Vec::new();
+        for _ in 0..4 {
+            for leased in asked(index, async || store.lease("a", 1, LEASE).await).await {
+                delivered.push(leased.event.head.id);
+                let done = settled(1, Outcome::Delivered { items: Vec::new() });
+                asked(index, async || store.settle(leased.lease, done.clone()).await).await;
+            }
+        }
+        assert_eq!(delivered, [id(0), id(2)], "{index}");
+        let dead = Filter { state: Some(State::Dead), ..Filter::default() };
+        assert_eq!(store.list(dead, Direction::NewestFirst, 9).await.unwrap().events.len(), 0, "{index}");
+        assert_eq!(store.health(), Ok(()), "{index}");
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_key_calls_nothing_a_copy_and_gives_way() {
     let directory = tempfile::tempdir().unwrap();
