@@ -117,23 +117,28 @@ impl Child {
         self.has_none_in(&["due", "leased"]).await
     }
 
-    /// Waits until no delivery is in one of these states. `false` if it ended before.
+    /// Waits until no delivery is in one of these states, for as long as they become fewer. `false` if it ended before.
     pub(crate) async fn has_none_in(&self, states: &[&str]) -> bool {
-        within("everything to be delivered", async {
-            loop {
-                let mut open = 0;
-                for state in states {
-                    let path = format!("/api/v1/events?limit=1&state={state}");
-                    let Some(listed) = client::get(self.admin, &path).await else { return false };
-                    open += listed.json()["events"].as_array().map_or(0, Vec::len);
+        let mut least = u64::MAX;
+        while least > 0 {
+            let fewer = within("more to be delivered", async {
+                loop {
+                    let status = client::get(self.admin, "/api/v1/status").await?.json();
+                    let upstreams = status["upstreams"].as_array().expect("a list");
+                    let open = upstreams.iter().flat_map(|row| states.iter().map(|state| row[*state].as_u64()));
+                    let open = open.map(|count| count.expect("a count")).sum();
+                    if open < least {
+                        return Some(open);
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                if open == 0 {
-                    return true;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            });
+            match fewer.await {
+                Some(open) => least = open,
+                None => return false,
             }
-        })
-        .await
+        }
+        true
     }
 
     /// The lines of level ERROR.
