@@ -423,3 +423,20 @@ fn a_second_signal_ends_what_is_still_draining() {
     assert_eq!((code, out.as_str()), (Some(1), ""), "{log}");
     assert_no_secret(&log);
 }
+
+#[test]
+fn the_log_begins_with_what_a_start_takes_and_what_its_store_survives() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+                [store]\ndurability = \"os\"\n[sources.github]\nprovider = \"github\"\n\
+                secrets = [{ value = \"canary-canary-canary\" }]\nupstream = \"http://127.0.0.1:1/\"\n";
+    let gateway = Gateway::start(directory.path(), text);
+    let file = directory.path().join("hookward.toml");
+    let checked = stdout(&run(hookward().args(["check", "-c"]).arg(file)));
+    let sum = checked.lines().find_map(|line| line.trim().strip_prefix("sum ")).expect("a sum");
+    let sum = sum.split_whitespace().next().expect("it is said first");
+    let (_, log) = gateway.end();
+    let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {log}"));
+    assert!(line(": memory: ").contains(&format!("sum={sum} memory_max=1GiB")), "{sum}: {log}");
+    assert!(line(": store: ").contains("os: survives a crash, not a power cut"), "{log}");
+}
