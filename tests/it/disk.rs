@@ -19,7 +19,7 @@ async fn a_full_disk_costs_history_then_503_and_nothing_that_was_accepted() {
     trial.disk().fill();
     let refused = trial.send_until_refused().await;
     assert_eq!(trial.delivered(), 0, "history went first");
-    trial.assert_readiness_names_the_disk().await;
+    trial.assert_readiness_names_the_disk("free at least ").await;
 
     // Somebody removes a large file; nobody restarts anything.
     trial.disk().free();
@@ -48,7 +48,7 @@ async fn a_store_at_its_bound_costs_history_then_503_and_nothing_that_was_accept
     println!("at most {most} bytes of {BYTES_MAX}");
     assert!(most <= BYTES_MAX, "{most} bytes on disk");
     assert!(most > BYTES_MAX / 2, "{most} bytes are no full store");
-    trial.assert_readiness_names_the_disk().await;
+    trial.assert_readiness_names_the_disk("`store.disk_bytes_max` is reached").await;
 
     trial.upstream_works();
     trial.everything_accepted_arrives().await;
@@ -84,5 +84,12 @@ async fn a_dead_upstream_fills_its_share_and_costs_no_other_anything() {
 
     trial.purge(&waiting[0]).await;
     trial.until_accepted(refused).await;
-    trial.end();
+    let log = trial.end();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("has used up its share of the disk")).collect();
+    assert!(!said.is_empty() && said.len() <= 3, "once a minute: {said:#?}");
+    assert!(
+        said[0].contains(" WARN ") && said[0].contains("source=two") && said[0].contains("upstream `two`"),
+        "{}",
+        said[0]
+    );
 }

@@ -62,6 +62,11 @@ impl Spare {
         self.is_there
     }
 
+    /// What the disk lacks for it: 0 if it is there.
+    pub(super) fn wanted_bytes(&self) -> u64 {
+        if self.is_there { 0 } else { self.bytes }
+    }
+
     /// Gives the space back to the disk.
     pub(super) fn release(&mut self) {
         if self.is_there {
@@ -138,13 +143,13 @@ mod tests {
         assert_eq!((spare.is_there(), spare.log_bytes()), (true, (1 << 20) / 3 * 2), "as it was found");
 
         spare.release();
-        assert!(!spare.is_there() && length().is_none());
+        assert!(!spare.is_there() && length().is_none() && spare.wanted_bytes() == 1 << 20);
         // What stands in its place is as good as a full disk.
         fs::create_dir(&path).unwrap();
         assert!(!spare.renew(5));
         fs::remove_dir(&path).unwrap();
         assert!(!spare.renew(5 + LOOK_EVERY_MS - 1), "looked a moment ago");
         assert!(spare.renew(5 + LOOK_EVERY_MS));
-        assert_eq!(length(), Some(1 << 20));
+        assert_eq!((length(), spare.wanted_bytes()), (Some(1 << 20), 0));
     }
 }
