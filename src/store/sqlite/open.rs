@@ -70,7 +70,7 @@ pub enum OpenError {
     /// Some other file stands there.
     #[error(
         "{path} is not a store of hookward, or one whose first page is damaged; move it away and restore a backup \
-         with `hookward store restore`, or set `store.path` to another directory",
+         with `hookward store restore BACKUP -c FILE --force`, or set `store.path` to another directory",
         path = .path.display()
     )]
     Foreign {
@@ -79,8 +79,8 @@ pub enum OpenError {
     },
     /// It is a store, but not as it was written.
     #[error(
-        "{path} is damaged: {what}; run `hookward store verify` to see how far, and restore a backup with \
-         `hookward store restore`",
+        "{path} is damaged: {what}; run `hookward store verify -c FILE` to see how far, and restore a backup with \
+         `hookward store restore BACKUP -c FILE --force`",
         path = .path.display()
     )]
     Damaged {
