@@ -5,6 +5,10 @@
 mod small;
 mod trial;
 
+use std::{fs::File, os::fd::AsRawFd as _, process};
+
+use crate::running::{Gateway, hookward_under, run};
+use small::hookward_on;
 use trial::Trial;
 
 /// Bytes of the bodies that fill a disk.
@@ -92,4 +96,29 @@ async fn a_dead_upstream_fills_its_share_and_costs_no_other_anything() {
         "{}",
         said[0]
     );
+}
+
+#[test]
+fn a_gateway_starts_on_a_disk_without_any_room() {
+    let home = tempfile::tempdir().expect("a directory");
+    let place = home.path().join("disk");
+    let configuration = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\npath = \"{}/data\"\n[sources.github]\nprovider = \"github\"\n\
+         secrets = [{{ value = \"a-secret-of-some-length\" }}]\nupstream = \"http://127.0.0.1:1/\"\n",
+        place.display()
+    );
+    let gateway = Gateway::start_as(hookward_on("40m", &place), home.path(), &configuration);
+    // Keeps the disk, which goes with the last that sees it.
+    let disk = File::open(format!("/proc/{}/ns/mnt", gateway.id())).expect("it runs");
+    let inside = format!("--mount=/proc/{}/fd/{}", process::id(), disk.as_raw_fd());
+    gateway.end();
+    let ballast = format!("of={}/ballast", place.display());
+    let filled = run(process::Command::new("nsenter").args([&*inside, "dd", "if=/dev/zero", &*ballast, "bs=4096"]));
+    assert!(!filled.status.success(), "it ends when nothing is left");
+
+    let gateway = Gateway::start_as(hookward_under("nsenter", &[&*inside]), home.path(), &configuration);
+    let (code, log) = gateway.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("the store is opened in the room of its spare file"), "{log}");
 }

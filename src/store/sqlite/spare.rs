@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// A disk that has not even twice this much room is full.
@@ -122,6 +122,11 @@ impl Spare {
         };
         write().inspect_err(|_| drop(fs::remove_file(&self.path)))
     }
+}
+
+/// Whether a small file beside this one can not be written for want of room, or of quota.
+pub(super) fn finds_no_room(path: &Path) -> bool {
+    Spare { path: path.to_owned(), bytes: BYTES_MIN, is_there: false, look_at_ms: i64::MIN }.finds_no_room()
 }
 
 fn is_no_room(error: &io::Error) -> bool {
