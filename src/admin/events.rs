@@ -216,7 +216,7 @@ fn nothing_to_do(action: Action) -> Problem {
     let (detail, help) = match action {
         Action::Redeliver => (
             "no delivery of this event can be made due",
-            "one that is leased ends by itself; one that is held wants `release`",
+            "one that is leased ends by itself; one that is held wants `release`, and an unrouted event an upstream: `--to`",
         ),
         Action::Release => ("no delivery of this event is held", "to send a delivered or dead one again, `redeliver`"),
         Action::Forget | Action::Purge => {
@@ -254,7 +254,7 @@ pub(super) fn store_problem(error: &StoreError) -> Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "damaged",
             error.to_string(),
-            "run `hookward store verify`; it says what is damaged and what to do",
+            "it says what is damaged, and what to do",
         ),
         StoreError::KeyMissing(_) => {
             unavailable("key_missing", error, "add that key to store.encryption, behind the one in use")

@@ -212,8 +212,12 @@ fn render(page: &EventPage) -> String {
 /// `orders dead (status 410), audit delivered`.
 fn deliveries_summary(deliveries: &[DeliveryRow]) -> String {
     let one = |delivery: &DeliveryRow| {
-        let reason = delivery.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        format!("{} {}{reason}", delivery.upstream, delivery.state)
+        // Who waits, and for whom, have the same key.
+        let order = delivery.order_key.as_ref().filter(|_| delivery.state != "delivered");
+        let order = order.map(|key| format!("in order of {key}"));
+        let why: Vec<_> = delivery.reason.iter().chain(&order).cloned().collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+        format!("{} {}{why}", delivery.upstream, delivery.state)
     };
     if deliveries.is_empty() {
         "unrouted".to_owned()
@@ -271,15 +275,22 @@ mod tests {
 
     #[test]
     fn a_page_is_a_table_that_says_how_to_go_on() {
-        let deliveries = vec![delivery("orders", "dead", Some("status 410")), delivery("audit", "delivered", None)];
+        let in_order = |delivery| DeliveryRow { order_key: Some("7".into()), ..delivery };
+        let deliveries =
+            vec![delivery("orders", "dead", Some("status 410")), in_order(delivery("audit", "delivered", None))];
         let page = EventPage {
-            events: vec![event(2, deliveries), event(1, vec![])],
+            events: vec![
+                event(3, vec![in_order(delivery("orders", "due", Some("waits for its turn")))]),
+                event(2, deliveries),
+                event(1, vec![]),
+            ],
             next_cursor: Some("01960000-0000-7000-8000-000000000001".into()),
         };
         insta::assert_snapshot!(render(&page), @r"
-        ID                                    RECEIVED                  SOURCE       TYPE                    DELIVERIES                                 COPIES  SIZE
-        01960000-0000-7000-8000-000000000002  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  orders dead (status 410), audit delivered  1       2.0 KiB
-        01960000-0000-7000-8000-000000000001  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  unrouted                                   1       2.0 KiB
+        ID                                    RECEIVED                  SOURCE       TYPE                    DELIVERIES                                      COPIES  SIZE
+        01960000-0000-7000-8000-000000000003  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  orders due (waits for its turn, in order of 7)  1       2.0 KiB
+        01960000-0000-7000-8000-000000000002  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  orders dead (status 410), audit delivered       1       2.0 KiB
+        01960000-0000-7000-8000-000000000001  2026-11-21T08:00:00.000Z  partssource  order.created\u{1b}[2J  unrouted                                        1       2.0 KiB
         more: --cursor 01960000-0000-7000-8000-000000000001
         ");
     }

@@ -214,10 +214,25 @@ fn render(operation: &OperationRow) -> String {
             operation.percent, operation.done, operation.skipped, operation.total
         ),
     );
+    if operation.skipped > 0 {
+        out.push_str(skipped(&operation.action));
+    }
     if matches!(operation.state.as_str(), "stopped" | "failed") {
         let _ = writeln!(out, "\nresume it: hookward operations resume {}", escaped(&operation.id));
     }
     out
+}
+
+/// Why an event that fits the filter was not changed.
+fn skipped(action: &str) -> &'static str {
+    match action {
+        "redeliver" => {
+            "\nskipped: nothing of them can be sent again now. What is held wants `events release`, what is unrouted `--to`, \
+             and a body that was removed is gone; `hookward events show ID` says which\n"
+        }
+        "release" => "\nskipped: nothing of them is held\n",
+        _ => "\nskipped: they are gone, or a delivery of them is being tried right now\n",
+    }
 }
 
 fn action(operation: &OperationRow) -> String {
@@ -271,6 +286,8 @@ mod tests {
         begun      2026-11-21T08:00:00.000Z by token-1
         state      stopped: token-1 stopped it
         progress   25 %: 90 changed, 10 skipped, of at least 400
+
+        skipped: nothing of them can be sent again now. What is held wants `events release`, what is unrouted `--to`, and a body that was removed is gone; `hookward events show ID` says which
 
         resume it: hookward operations resume 01960000-0000-7000-8000-000000000001
         ");

@@ -59,7 +59,8 @@ fn render(status: &Status) -> String {
         let _ = writeln!(out, "store: restored from a backup at {}", escaped(at));
     }
     if let Some(damaged) = status.store.damaged.filter(|damaged| *damaged > 0) {
-        let _ = writeln!(out, "store: {damaged} damaged rows were found; run `hookward store verify`");
+        let _ =
+            writeln!(out, "store: damaged rows found since the start: {damaged}; run `hookward store verify -c FILE`");
     }
     if status.upstreams.is_empty() {
         return out;
@@ -78,6 +79,16 @@ fn render(status: &Status) -> String {
             let _ = writeln!(out, "\n{name}: {}", escaped(error));
         }
     }
+    for upstream in &status.upstreams {
+        let name = escaped(&upstream.name);
+        if let Some(percent) = share(upstream, status.store.share_bytes_max).filter(|percent| *percent >= NEARLY) {
+            let _ = writeln!(
+                out,
+                "\n{name} has used up {percent} % of its share of the disk (store.disk_share_max): its sources get 503 for \
+                 what does not fit; let it take what is due, redeliver what is dead, or purge"
+            );
+        }
+    }
     if let Some(unrouted) = status.store.unrouted.filter(|unrouted| *unrouted > 0) {
         let _ = writeln!(
             out,
@@ -86,8 +97,8 @@ fn render(status: &Status) -> String {
     }
     let stuck = |waits: fn(&UpstreamRow) -> u64| status.upstreams.iter().map(waits).sum::<u64>();
     for (count, state, what) in [
-        (stuck(|row| row.held), "held", "`hookward events release ID` delivers it"),
-        (stuck(|row| row.dead), "dead", "`hookward events redeliver ID` tries again"),
+        (stuck(|row| row.held), "held", "`hookward events release ID`, or `--state held`, delivers them"),
+        (stuck(|row| row.dead), "dead", "`hookward events redeliver ID`, or `--state dead`, tries again"),
         (stuck(|row| row.parked), "parked", "bring its upstream back, or redeliver it `--to` another"),
     ] {
         if count > 0 {
@@ -97,9 +108,17 @@ fn render(status: &Status) -> String {
     out
 }
 
+/// Percent of what it may hold from which on it is said: the largest event may be refused already.
+const NEARLY: u64 = 90;
+
+/// How much of its share of the disk it holds, in percent.
+fn share(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Option<u64> {
+    share_bytes_max.and_then(|max| upstream.open_bytes.saturating_mul(100).checked_div(max))
+}
+
 fn row(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Vec<String> {
     let breaker = upstream.breaker.as_deref().unwrap_or("not configured");
-    let share = share_bytes_max.and_then(|max| upstream.open_bytes.saturating_mul(100).checked_div(max));
+    let share = share(upstream, share_bytes_max);
     vec![
         upstream.name.clone(),
         if upstream.paused.is_some() { "paused".to_owned() } else { breaker.to_owned() },
@@ -146,7 +165,7 @@ mod tests {
                 breaker_opened_total: Some(2),
                 last_error: Some("connection refused".into()),
                 paused: Some(PauseRow { since: "2026-11-21T08:00:00.000Z".into(), by: "token-1".into() }),
-                open_bytes: 262_144,
+                open_bytes: 996_148,
             }],
             store: StoreRow {
                 engine: "sqlite".into(),
@@ -164,18 +183,20 @@ mod tests {
           store: store is full:\u{1b}[2J disk
         store: 1.1 MiB of 10.0 GiB, 7 events, 14 keys; os: survives a crash, not a power cut
         store: restored from a backup at 2026-11-20T08:00:00.000Z
-        store: 1 damaged rows were found; run `hookward store verify`
+        store: damaged rows found since the start: 1; run `hookward store verify -c FILE`
 
         UPSTREAM  STATE   DUE  OLDEST DUE  IN FLIGHT  HELD  PARKED  DEAD  DELIVERED  SHARE
-        orders    paused  3    1m35s       1          0     0       2     9          25 %
+        orders    paused  3    1m35s       1          0     0       2     9          95 %
 
         orders is paused since 2026-11-21T08:00:00.000Z by token-1: `hookward upstreams resume orders`
 
         orders: connection refused
 
+        orders has used up 95 % of its share of the disk (store.disk_share_max): its sources get 503 for what does not fit; let it take what is due, redeliver what is dead, or purge
+
         3 unrouted: `hookward events list --state unrouted` shows them; redeliver them `--to` an upstream
 
-        2 dead: `hookward events list --state dead` shows them; `hookward events redeliver ID` tries again
+        2 dead: `hookward events list --state dead` shows them; `hookward events redeliver ID`, or `--state dead`, tries again
         ");
     }
 }

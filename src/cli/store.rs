@@ -124,11 +124,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Verify(args) => run_verify(&args, &place),
         Command::Backup(args) => run_backup(args, place),
-        Command::Restore(args) => run_restore(args, place),
+        Command::Restore(args) => run_restore(&args, place),
     }
 }
 
 impl Which {
+    /// As it was given, to name it in a command.
+    fn typed(&self) -> String {
+        let option = |name: &str, file: &PathBuf| format!("{name} {}", file.display());
+        let config = self.config.as_ref().map(|file| option("-c", file));
+        config.or_else(|| self.path.as_ref().map(|path| option("--path", path))).unwrap_or_default()
+    }
+
     /// The directory or the file. `None` if the configuration is wrong, which is said then. Secrets are not read: the
     /// user of a backup need not have them.
     fn place(&self) -> anyhow::Result<Option<PathBuf>> {
@@ -158,10 +165,14 @@ fn run_verify(args: &Verify, place: &Path) -> anyhow::Result<ExitCode> {
         print_json(&as_json(&report))?;
     } else {
         print(&as_text(&report))?;
+        if !report.is_whole() {
+            print(&advice(&args.which, place.is_dir()))?;
+        }
     }
     Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
+/// What was found, without what to do.
 fn as_text(report: &Report) -> String {
     let rows: Vec<_> = report
         .checked
@@ -195,15 +206,30 @@ fn as_text(report: &Report) -> String {
     if damaged > rows.len() as u64 {
         let _ = writeln!(out, "These are {} of {damaged}.\n", rows.len());
     }
-    let _ = writeln!(out, "{} is damaged. {ADVICE}", report.path.display());
+    let _ = writeln!(out, "{} is damaged.", report.path.display());
     out
 }
 
-const ADVICE: &str = "What to do:
+/// What to do about a damaged store, or about a damaged copy of one. The commands are those that would be typed.
+fn advice(which: &Which, is_store: bool) -> String {
+    let which = which.typed();
+    if is_store {
+        format!(
+            "What to do:
   look at the disk under it, and keep a copy of the whole directory
-  an event that is damaged: ask its provider to send it again after `hookward events purge ID`
-  a backup that is whole: `hookward store restore FILE --force` moves this store aside
-  the tables counts and totals alone: restart the gateway, or restore a backup of now: both count anew";
+  an event that is damaged: `hookward events purge ID`, then ask its provider to send it again
+  a backup that is whole: `hookward store restore BACKUP {which} --force` moves this store aside
+  the tables counts and totals alone: restart the gateway, or restore a backup of now: both count anew
+"
+        )
+    } else {
+        "What to do:
+  take a backup that is whole; `hookward store verify --path BACKUP` tells
+  if there is none: `hookward store restore BACKUP --path DIRECTORY --accept-damage` restores what is left of it
+"
+        .to_owned()
+    }
+}
 
 fn as_json(report: &Report) -> serde_json::Value {
     let checked = report
@@ -264,10 +290,10 @@ fn backed_up(backup: &BackUp, done: &BackedUp) -> String {
 
 // ---- restore -------------------------------------------------------------------------------------------------------
 
-fn run_restore(args: RestoreArgs, directory: PathBuf) -> anyhow::Result<ExitCode> {
+fn run_restore(args: &RestoreArgs, directory: PathBuf) -> anyhow::Result<ExitCode> {
     let bar = bar(false);
     let restore = Restore {
-        from: args.backup,
+        from: args.backup.clone(),
         directory,
         replace: args.force,
         accept_damage: args.accept_damage,
@@ -276,11 +302,11 @@ fn run_restore(args: RestoreArgs, directory: PathBuf) -> anyhow::Result<ExitCode
     let done = restore.run(&mut progress(&bar));
     bar.finish_and_clear();
     let done = explained(done).context("failed to restore the store")?;
-    print(&restored(&restore, &done))?;
+    print(&restored(&restore, &done, &args.which.typed()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn restored(restore: &Restore, done: &Restored) -> String {
+fn restored(restore: &Restore, done: &Restored, which: &str) -> String {
     let mut out = format!("{} -> {}: {} events.\n", restore.from.display(), done.path.display(), done.events);
     if let Some(aside) = &done.aside {
         let _ = writeln!(out, "What was there is {} now; it is yours to remove.", aside.display());
@@ -288,7 +314,7 @@ fn restored(restore: &Restore, done: &Restored) -> String {
     if done.damaged > 0 {
         let _ = writeln!(
             out,
-            "{} things in it are damaged and will not be used: see `hookward store verify`.",
+            "{} things in it are damaged and will not be used: see `hookward store verify {which}`.",
             done.damaged
         );
     }
@@ -297,7 +323,8 @@ fn restored(restore: &Restore, done: &Restored) -> String {
             out,
             "{} deliveries are held: they may have been made after the backup. When the gateway runs:
   hookward events list --state held       what they are
-  hookward events release ID              deliver them\n",
+  hookward events release ID              deliver one
+  hookward events release --state held    deliver all, after a question\n",
             done.held
         );
     }

@@ -20,6 +20,7 @@ use crate::{
         model::{Durability, Engine},
     },
     delivery::{self, LaneStatus, Lanes, SourceRule},
+    document::format_size,
     event::State,
     http::listener::{self, ConnectionLimits},
     ingress::{self, Gate, Peer},
@@ -125,9 +126,24 @@ impl Gateway {
             connections: TaskTracker::new(),
             tasks: Vec::new(),
         };
+        gateway.say_what_it_is();
         gateway.listen(public, admin);
         gateway.watch();
         Ok(gateway)
+    }
+
+    /// Once, at the start: what an operator who reads only the log has to know of this process.
+    fn say_what_it_is(&self) {
+        let (store, memory) = (&self.config.store, config::Memory::of(&self.config));
+        let facts = store_facts(store);
+        let sum = format!("{}MiB", memory.total().div_ceil(1 << 20));
+        tracing::info!(%sum, memory_max = format_size(memory.max), "memory: the most that all bounds sum up to");
+        tracing::info!(
+            engine = facts.engine,
+            durability = facts.durability,
+            disk_bytes_max = format_size(facts.bytes_max),
+            "store: what it survives"
+        );
     }
 
     fn listen(&mut self, public: TcpListener, admin: TcpListener) {

@@ -23,7 +23,7 @@ use crate::{
     event::{Answer, Begin, Client, Event, EventHead, EventId, Hold, NewEvent},
     http::headers,
     preset::Locator,
-    store::{Appended, Known, Leased},
+    store::{Appended, Known, Leased, StoreError},
     verify::{json, json::Scalar},
 };
 
@@ -65,11 +65,20 @@ async fn append(gate: &Gate, webhook: &Verified, begin: Begin) -> Result<Landing
 
 async fn store(gate: &Gate, event: NewEvent) -> Result<Landing, Rejection> {
     let is_unrouted = event.upstreams.is_empty();
-    let landing = landing(gate.store.append(event).await?);
+    let landing = landing(appended(gate, event).await?);
     Ok(match landing.ack {
         Ack::Accepted(id) if is_unrouted => Landing { ack: Ack::Unrouted(id), ..landing },
         _ => landing,
     })
+}
+
+async fn appended(gate: &Gate, event: NewEvent) -> Result<Appended, StoreError> {
+    let source = event.head.source.clone();
+    let appended = gate.store.append(event).await;
+    if let Err(StoreError::Full(why)) = &appended {
+        gate.full_said.refused(&source, why, gate.clock.monotonic());
+    }
+    appended
 }
 
 /// Stored durably, then delivered at once by this flight: the upstream's 2xx if it comes in time.
@@ -89,7 +98,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     };
     let begin = Begin::FirstLeased(gate.lanes.lease_length(&upstream));
     let leased_at = gate.clock.monotonic();
-    let appended = gate.store.append(new_event(webhook, head.clone(), destination, begin)).await?;
+    let appended = appended(gate, new_event(webhook, head.clone(), destination, begin)).await?;
     let Appended::New { id, lease: Some(lease), duplicate_of } = appended else {
         return Ok(landing(appended));
     };

@@ -14,6 +14,7 @@ mod budget;
 mod challenge;
 mod claim;
 mod destination;
+mod full;
 mod health;
 mod observe;
 mod once;
@@ -82,6 +83,7 @@ pub struct Gate {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    full_said: full::Said,
     /// When the store was restored from a backup, if it was.
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
@@ -116,6 +118,7 @@ impl Gate {
             health,
             metrics,
             clock,
+            full_said: full::Said::default(),
             restored_at,
             cut: CancellationToken::new(),
         })

@@ -383,7 +383,7 @@ pub enum StoreError {
     #[error("the body was removed after delivery")]
     BodyRemoved,
     /// What is stored is not what was written: it is not used.
-    #[error("stored data is damaged: {0}; run `hookward store verify`")]
+    #[error("stored data is damaged: {0}; run `hookward store verify -c FILE`")]
     Damaged(String),
     /// The body was encrypted with a key that is not configured.
     #[error("the body is encrypted with the key {0}, which is not among `store.encryption`")]

@@ -54,20 +54,22 @@ impl Vault {
         Some((Arc::clone(key_id), stored))
     }
 
-    /// The body of what [`Vault::seal`] gave. [`StoreError::KeyMissing`] if the key is not configured,
-    /// [`StoreError::Damaged`] if the bytes, the event or the key are not those of the sealing.
+    /// The body of what [`Vault::seal`] gave. [`StoreError::KeyMissing`] if the key is not configured, or if it is not the
+    /// one that sealed these bytes for this event: whoever asks has found them as they were written. So two keys that
+    /// were configured under each other's ids cost nothing but time. [`StoreError::Damaged`] if they were never sealed.
     pub fn open(&self, id: EventId, key_id: &str, stored: &[u8]) -> Result<Vec<u8>, StoreError> {
         let known = self.keys.iter().find(|(known, _)| **known == *key_id);
         let (_, cipher) = known.ok_or_else(|| StoreError::KeyMissing(key_id.to_owned()))?;
-        let body = stored.split_first_chunk::<NONCE_BYTES>().and_then(|(nonce, sealed)| {
+        let parts = stored.split_first_chunk::<NONCE_BYTES>().and_then(|(nonce, sealed)| {
             let (sealed, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
-            let (mut body, tag) = (sealed.to_vec(), Tag::from(*tag));
-            cipher
-                .decrypt_inout_detached(&XNonce::from(*nonce), &context(id, key_id), body.as_mut_slice().into(), &tag)
-                .ok()?;
-            Some(body)
+            Some((XNonce::from(*nonce), sealed.to_vec(), Tag::from(*tag)))
         });
-        body.ok_or_else(|| StoreError::Damaged(format!("the body of event {id} does not open with the key {key_id}")))
+        let (nonce, mut body, tag) =
+            parts.ok_or_else(|| StoreError::Damaged(format!("the body of event {id} is too short to be encrypted")))?;
+        cipher
+            .decrypt_inout_detached(&nonce, &context(id, key_id), body.as_mut_slice().into(), &tag)
+            .map_err(|_| StoreError::KeyMissing(format!("{key_id} (and not with the one that has this id now)")))?;
+        Ok(body)
     }
 }
 
@@ -114,7 +116,7 @@ mod tests {
         let (_, stored) = vault.seal(id(1), b"body").unwrap();
         let opens = |vault: &Vault, id, key_id: &str, stored: &[u8]| match vault.open(id, key_id, stored) {
             Ok(_) => true,
-            Err(StoreError::Damaged(_)) => false,
+            Err(StoreError::Damaged(_) | StoreError::KeyMissing(_)) => false,
             Err(other) => panic!("{other}"),
         };
         assert!(opens(&vault, id(1), "a", &stored));

@@ -423,3 +423,56 @@ fn a_second_signal_ends_what_is_still_draining() {
     assert_eq!((code, out.as_str()), (Some(1), ""), "{log}");
     assert_no_secret(&log);
 }
+
+#[test]
+fn the_log_begins_with_what_a_start_takes_and_what_its_store_survives() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+                [store]\ndurability = \"os\"\n[sources.github]\nprovider = \"github\"\n\
+                secrets = [{ value = \"canary-canary-canary\" }]\nupstream = \"http://127.0.0.1:1/\"\n";
+    let gateway = Gateway::start(directory.path(), text);
+    let file = directory.path().join("hookward.toml");
+    let checked = stdout(&run(hookward().args(["check", "-c"]).arg(file)));
+    let sum = checked.lines().find_map(|line| line.trim().strip_prefix("sum ")).expect("a sum");
+    let sum = sum.split_whitespace().next().expect("it is said first");
+    let (_, log) = gateway.end();
+    let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {log}"));
+    assert!(line(": memory: ").contains(&format!("sum={sum} memory_max=1GiB")), "{sum}: {log}");
+    assert!(line(": store: ").contains("os: survives a crash, not a power cut"), "{log}");
+}
+
+#[test]
+fn what_verify_says_of_a_damaged_store_can_be_typed() {
+    let (_upstream, address) = echo(&["--quiet"]);
+    let setup = Setup::start("127.0.0.1:1", &address.to_string());
+    setup.send("github", "{\"n\":\"to-be-damaged\"}");
+    let configuration = setup.path("hookward.toml");
+    let backup = setup.path("whole.db");
+    printed(&run(hookward().args(["store", "backup", "-c", &configuration, "--to", &backup])), 0);
+    let Setup { gateway, directory } = setup;
+    gateway.end();
+    let store = directory.path().join("hookward-data/hookward.db");
+    let mut bytes = std::fs::read(&store).expect("it is there");
+    let at = bytes.windows(13).position(|window| window == b"to-be-damaged").expect("the body is stored as it came");
+    bytes[at] ^= 1;
+    std::fs::write(&store, &bytes).expect("written");
+    std::fs::copy(&store, directory.path().join("damaged.db")).expect("copied");
+    let verify = |arguments: &[&str]| run(hookward().args(["store", "verify"]).args(arguments).current_dir(&directory));
+
+    // Of a store: by the words that it says, with a backup for BACKUP.
+    let shown = printed(&verify(&["-c", "hookward.toml"]), 1);
+    let command = "hookward store restore BACKUP -c hookward.toml --force";
+    assert!(shown.contains(&format!("`{command}`")), "{shown}");
+    let typed = command.replace("BACKUP", "whole.db");
+    printed(&run(hookward().args(typed.split(' ').skip(1)).current_dir(&directory)), 0);
+    assert!(printed(&verify(&["-c", "hookward.toml"]), 0).contains("is whole"));
+
+    // Of a copy, which no gateway serves.
+    let shown = printed(&verify(&["--path", "damaged.db"]), 1);
+    let command = "hookward store restore BACKUP --path DIRECTORY --accept-damage";
+    assert!(shown.contains(&format!("`{command}`")) && !shown.contains("purge"), "{shown}");
+    let typed = command.replace("BACKUP", "damaged.db").replace("DIRECTORY", "elsewhere");
+    let shown = printed(&run(hookward().args(typed.split(' ').skip(1)).current_dir(&directory)), 0);
+    assert!(shown.contains("see `hookward store verify --path elsewhere`"), "{shown}");
+    assert_eq!(verify(&["--path", "elsewhere"]).status.code(), Some(1));
+}

@@ -5,6 +5,10 @@
 mod small;
 mod trial;
 
+use std::{fs::File, os::fd::AsRawFd as _, process};
+
+use crate::running::{Gateway, hookward_under, run};
+use small::hookward_on;
 use trial::Trial;
 
 /// Bytes of the bodies that fill a disk.
@@ -19,7 +23,7 @@ async fn a_full_disk_costs_history_then_503_and_nothing_that_was_accepted() {
     trial.disk().fill();
     let refused = trial.send_until_refused().await;
     assert_eq!(trial.delivered(), 0, "history went first");
-    trial.assert_readiness_names_the_disk().await;
+    trial.assert_readiness_names_the_disk("free at least ").await;
 
     // Somebody removes a large file; nobody restarts anything.
     trial.disk().free();
@@ -48,7 +52,7 @@ async fn a_store_at_its_bound_costs_history_then_503_and_nothing_that_was_accept
     println!("at most {most} bytes of {BYTES_MAX}");
     assert!(most <= BYTES_MAX, "{most} bytes on disk");
     assert!(most > BYTES_MAX / 2, "{most} bytes are no full store");
-    trial.assert_readiness_names_the_disk().await;
+    trial.assert_readiness_names_the_disk("`store.disk_bytes_max` is reached").await;
 
     trial.upstream_works();
     trial.everything_accepted_arrives().await;
@@ -84,5 +88,37 @@ async fn a_dead_upstream_fills_its_share_and_costs_no_other_anything() {
 
     trial.purge(&waiting[0]).await;
     trial.until_accepted(refused).await;
-    trial.end();
+    let log = trial.end();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("has used up its share of the disk")).collect();
+    assert!(!said.is_empty() && said.len() <= 3, "once a minute: {said:#?}");
+    assert!(
+        said[0].contains(" WARN ") && said[0].contains("source=two") && said[0].contains("upstream `two`"),
+        "{}",
+        said[0]
+    );
+}
+
+#[test]
+fn a_gateway_starts_on_a_disk_without_any_room() {
+    let home = tempfile::tempdir().expect("a directory");
+    let place = home.path().join("disk");
+    let configuration = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\npath = \"{}/data\"\n[sources.github]\nprovider = \"github\"\n\
+         secrets = [{{ value = \"a-secret-of-some-length\" }}]\nupstream = \"http://127.0.0.1:1/\"\n",
+        place.display()
+    );
+    let gateway = Gateway::start_as(hookward_on("40m", &place), home.path(), &configuration);
+    // Keeps the disk, which goes with the last that sees it.
+    let disk = File::open(format!("/proc/{}/ns/mnt", gateway.id())).expect("it runs");
+    let inside = format!("--mount=/proc/{}/fd/{}", process::id(), disk.as_raw_fd());
+    gateway.end();
+    let ballast = format!("of={}/ballast", place.display());
+    let filled = run(process::Command::new("nsenter").args([&*inside, "dd", "if=/dev/zero", &*ballast, "bs=4096"]));
+    assert!(!filled.status.success(), "it ends when nothing is left");
+
+    let gateway = Gateway::start_as(hookward_under("nsenter", &[&*inside]), home.path(), &configuration);
+    let (code, log) = gateway.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("the store is opened in the room of its spare file"), "{log}");
 }

@@ -68,13 +68,31 @@ fn render(detail: &EventDetail) -> String {
     for delivery in &event.deliveries {
         delivery_lines(&mut out, delivery);
     }
+    if event.deliveries.is_empty() {
+        let _ = writeln!(out, "  none, unrouted: hookward events redeliver {} --to UPSTREAM", escaped(&event.id));
+    }
+    let waits = |delivery: &&DeliveryRow| {
+        delivery.state == "due" && delivery.due_in_ms.is_none() && delivery.order_key.is_some()
+    };
+    if let Some(waiting) = event.deliveries.iter().find(waits) {
+        let (source, upstream) = (escaped(&event.source), escaped(&waiting.upstream));
+        let _ = writeln!(
+            out,
+            "  what it waits for has the same order: hookward events list --source {source} --upstream {upstream} \
+             --state due --oldest"
+        );
+    }
     if !detail.keys.is_empty() {
         out.push_str("\nkeys\n");
     }
     for key in &detail.keys {
         let _ = writeln!(out, "  {}  for {}", escaped(&key.key), age(Duration::from_millis(key.lives_ms)));
     }
-    body_lines(&mut out, &event.id, &detail.body);
+    if detail.body_removed {
+        let _ = writeln!(out, "\nbody  {} as received, removed once it was delivered", size(event.body_bytes));
+    } else {
+        body_lines(&mut out, &event.id, &detail.body);
+    }
     out
 }
 
@@ -214,6 +232,28 @@ mod tests {
         detail.body.content = "/wAB".into();
         let shown = render(&detail);
         assert!(!shown.contains("/wAB") && shown.ends_with("000000000001 --body\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_body_that_was_removed_and_an_event_without_an_upstream_are_said() {
+        let mut detail = detail();
+        (detail.body_removed, detail.body.bytes, detail.body.redacted) = (true, 0, true);
+        detail.event.deliveries.clear();
+        let shown = render(&detail);
+        assert!(shown.ends_with("\nbody  20 B as received, removed once it was delivered\n"), "{shown}");
+        let command = "hookward events redeliver 01960000-0000-7000-8000-000000000001 --to UPSTREAM\n";
+        assert!(shown.contains(&format!("\ndeliveries\n  none, unrouted: {command}")), "{shown}");
+    }
+
+    #[test]
+    fn what_waits_for_its_turn_says_how_to_find_for_whom() {
+        let mut detail = detail();
+        let waiting = &mut detail.event.deliveries[0];
+        (waiting.state, waiting.reason) = ("due".into(), Some("waits for its turn".into()));
+        let command = "hookward events list --source partssource --upstream orders --state due --oldest\n";
+        assert!(render(&detail).contains(command));
+        detail.event.deliveries[0].due_in_ms = Some(9);
+        assert!(!render(&detail).contains(command));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Damage {
         let row = row.to_string();
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if found.len() < FOUND_MAX && found.insert((table, row.clone())) {
-            tracing::error!(table, row, "a stored row is damaged and is not used; run `hookward store verify`");
+            tracing::error!(table, row, "a stored row is damaged and is not used; run `hookward store verify -c FILE`");
         }
     }
 
@@ -114,7 +114,7 @@ impl Desk<'_> {
     pub(super) fn bury(&mut self, placed: &Placed, what: &str) -> rusqlite::Result<()> {
         tracing::error!(
             event = %placed.event, upstream = &*placed.upstream, what,
-            "a stored event is damaged; its delivery is a dead letter now; run `hookward store verify`"
+            "a stored event is damaged; its delivery is a dead letter now; run `hookward store verify -c FILE`"
         );
         self.connection.prepare_cached(&BURY)?.execute((placed.id, format!("damaged: {what}")))?;
         self.books.moved(&placed.upstream, Some(placed.state), Some(State::Dead), placed.bytes);
@@ -139,7 +139,7 @@ impl Desk<'_> {
             event,
             upstream,
             delivery = id,
-            "a delivery is damaged; it is a dead letter now; run `hookward store verify`"
+            "a delivery is damaged; it is a dead letter now; run `hookward store verify -c FILE`"
         );
         self.note_damage(&DELIVERIES, id);
         self.connection.prepare_cached(&BURY)?.execute((id, "damaged: the delivery"))?;

@@ -106,6 +106,8 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// The last thing that wanted room found none.
     pub(super) full: AtomicBool,
+    /// What the disk itself has to have free before anything new is stored; 0 if it has.
+    pub(super) wanted_bytes: AtomicU64,
     /// Commits that wrote something.
     pub(super) commits: AtomicU64,
     /// The numbers as of the latest commit.

@@ -294,8 +294,8 @@ impl SqliteStore {
             said_until.store(super::elapsed::after(now_ms, KEY_MISSING), Ordering::Relaxed);
             tracing::error!(
                 %event, key,
-                "stored bodies are encrypted with a key that is not among `store.encryption`; \
-                 their deliveries wait until it is"
+                "stored bodies are encrypted with a key that is not among `store.encryption`, or not with the one of this \
+                 id; their deliveries wait until it is there"
             );
         }
     }
@@ -447,10 +447,16 @@ impl EventStore for SqliteStore {
         self.shared.check()?;
         if self.shared.full.load(Ordering::Relaxed) {
             let directory = self.directory.display();
-            return Err(StoreError::Full(format!(
-                "there is no room for new events in {directory}: free space on its disk, or raise \
-                 `store.disk_bytes_max`; deliveries go on, and make room"
-            )));
+            let wanted = self.shared.wanted_bytes.load(Ordering::Relaxed);
+            return Err(StoreError::Full(if wanted == 0 {
+                format!(
+                    "`store.disk_bytes_max` is reached in {directory}: raise it, or purge events; deliveries go on, and \
+                     make room"
+                )
+            } else {
+                let wanted = format!("{}MiB", wanted.div_ceil(1 << 20));
+                format!("the disk of {directory} is full: free at least {wanted} on it; deliveries go on")
+            }));
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ pub enum OpenError {
     /// Some other file stands there.
     #[error(
         "{path} is not a store of hookward, or one whose first page is damaged; move it away and restore a backup \
-         with `hookward store restore`, or set `store.path` to another directory",
+         with `hookward store restore BACKUP -c FILE --force`, or set `store.path` to another directory",
         path = .path.display()
     )]
     Foreign {
@@ -79,8 +79,8 @@ pub enum OpenError {
     },
     /// It is a store, but not as it was written.
     #[error(
-        "{path} is damaged: {what}; run `hookward store verify` to see how far, and restore a backup with \
-         `hookward store restore`",
+        "{path} is damaged: {what}; run `hookward store verify -c FILE` to see how far, and restore a backup with \
+         `hookward store restore BACKUP -c FILE --force`",
         path = .path.display()
     )]
     Damaged {
@@ -89,6 +89,9 @@ pub enum OpenError {
         /// What does not fit.
         what: String,
     },
+    /// Not even the few bytes that opening takes are there.
+    #[error("the disk of {path} is full; free at least 1MiB on it", path = .0.display())]
+    Full(PathBuf),
     /// `SQLite` said no.
     #[error("{path} cannot be opened", path = .path.display())]
     Database {
@@ -148,6 +151,22 @@ impl DiskLimits {
 }
 
 pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
+    let spare = options.directory.join(SPARE);
+    match open_once(options) {
+        // Not all that SQLite calls it is as plain as `DiskFull`: the index of the log has an I/O error of its own.
+        Err(OpenError::Database { path, .. }) if spare::finds_no_room(&spare) => {
+            // What was accepted has to be delivered on a full disk too: the spare file is there for that.
+            if std::fs::remove_file(&spare).is_err() {
+                return Err(OpenError::Full(path));
+            }
+            tracing::error!("the disk is full: the store is opened in the room of its spare file");
+            open_once(options)
+        }
+        opened => opened,
+    }
+}
+
+fn open_once(options: &Options) -> Result<Opened, OpenError> {
     let directory = &options.directory;
     make_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
     let lock = take_lock(directory)?;

@@ -38,7 +38,7 @@ pub(super) fn restart(connection: &mut Connection, now: Stamp, restored_ns: Opti
     match try_restart(connection, now, restored_ns) {
         Err(Fault::Sqlite(error)) if is_index_differing(&error) => {
             tracing::error!(
-                "an index of the store does not fit its table and is built anew; run `hookward store verify`"
+                "an index of the store does not fit its table and is built anew; run `hookward store verify -c FILE`"
             );
             if reindex(connection)? {
                 connection.execute_batch("DELETE FROM totals")?;

@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// A disk that has not even twice this much room is full.
@@ -60,6 +60,11 @@ impl Spare {
 
     pub(super) fn is_there(&self) -> bool {
         self.is_there
+    }
+
+    /// What the disk lacks for it: 0 if it is there.
+    pub(super) fn wanted_bytes(&self) -> u64 {
+        if self.is_there { 0 } else { self.bytes }
     }
 
     /// Gives the space back to the disk.
@@ -119,6 +124,11 @@ impl Spare {
     }
 }
 
+/// Whether a small file beside this one can not be written for want of room, or of quota.
+pub(super) fn finds_no_room(path: &Path) -> bool {
+    Spare { path: path.to_owned(), bytes: BYTES_MIN, is_there: false, look_at_ms: i64::MIN }.finds_no_room()
+}
+
 fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
@@ -138,13 +148,13 @@ mod tests {
         assert_eq!((spare.is_there(), spare.log_bytes()), (true, (1 << 20) / 3 * 2), "as it was found");
 
         spare.release();
-        assert!(!spare.is_there() && length().is_none());
+        assert!(!spare.is_there() && length().is_none() && spare.wanted_bytes() == 1 << 20);
         // What stands in its place is as good as a full disk.
         fs::create_dir(&path).unwrap();
         assert!(!spare.renew(5));
         fs::remove_dir(&path).unwrap();
         assert!(!spare.renew(5 + LOOK_EVERY_MS - 1), "looked a moment ago");
         assert!(spare.renew(5 + LOOK_EVERY_MS));
-        assert_eq!(length(), Some(1 << 20));
+        assert_eq!((length(), spare.wanted_bytes()), (Some(1 << 20), 0));
     }
 }

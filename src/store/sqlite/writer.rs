@@ -178,7 +178,7 @@ impl Writer {
         if wrote {
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
         }
-        self.shared.full.store(self.books.is_full(), Ordering::Relaxed);
+        self.tell_whether_full();
         for upstream in self.books.committed(&self.connection) {
             self.shared.wakers.wake(&upstream);
         }
@@ -233,10 +233,15 @@ impl Writer {
         }
     }
 
+    fn tell_whether_full(&self) {
+        self.shared.wanted_bytes.store(self.books.spare.wanted_bytes(), Ordering::Relaxed);
+        self.shared.full.store(self.books.is_full(), Ordering::Relaxed);
+    }
+
     fn poison(&self, error: &rusqlite::Error) -> StoreError {
         let advice = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                "; run `hookward store verify`, and restore a backup with `hookward store restore` if it is damaged"
+                "; run `hookward store verify -c FILE`, and restore a backup with `hookward store restore BACKUP -c FILE --force` if it is damaged"
             }
             _ => "",
         };
@@ -256,8 +261,8 @@ impl Writer {
         }
         let broken = match error.sqlite_error_code() {
             _ if rolled_back && self.is_full(error) => {
-                self.shared.full.store(true, Ordering::Relaxed);
                 self.books.spare.release();
+                self.tell_whether_full();
                 if let Err(error) = checkpoint(&self.connection) {
                     return self.poison(&error);
                 }

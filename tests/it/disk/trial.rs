@@ -187,12 +187,12 @@ impl Trial {
         }
     }
 
-    pub(super) async fn assert_readiness_names_the_disk(&self) {
+    pub(super) async fn assert_readiness_names_the_disk(&self, what_to_do: &str) {
         let detail = self.until_readiness(503).await;
         let reason = &detail["reasons"][0];
         assert_eq!(reason["code"], "store", "{detail:#}");
         let text = reason["detail"].as_str().expect("text");
-        let names_it = text.contains(&self.store.display().to_string()) && text.contains("disk_bytes_max");
+        let names_it = text.contains(&self.store.display().to_string()) && text.contains(what_to_do);
         assert!(names_it, "which disk, and what to do: {text}");
     }
     pub(super) async fn until_ready(&self) {
@@ -216,9 +216,11 @@ impl Trial {
         self.store_bytes_most
     }
 
-    pub(super) fn end(self) {
+    /// Returns the log.
+    pub(super) fn end(self) -> String {
         let (code, log) = self.gateway.end();
         assert_eq!(code, Some(0), "{log}");
+        log
     }
 
     /// Waits until nothing is due or being delivered, and returns the status.

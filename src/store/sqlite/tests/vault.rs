@@ -83,20 +83,24 @@ async fn without_its_key_a_delivery_waits_and_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_open_is_a_dead_letter() {
+async fn under_another_key_of_its_name_a_delivery_waits_and_is_not_lost() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), vec![key("main", 1)]);
     let first = new(1);
     let id = first.head.id;
     store.append(first).await.unwrap();
     store.close().await;
-    // Another key of this name.
+    // The key of another file: nothing of the store is damaged.
     let store = open(directory.path(), vec![key("main", 2)]);
     assert!(store.lease("a", 9, LEASE).await.unwrap().is_empty());
     let found = store.list(Filter { id: Some(id), ..Filter::default() }, Direction::NewestFirst, 9).await.unwrap();
-    let delivery = &found.events[0].deliveries[0];
-    assert_eq!(delivery.state, State::Dead);
-    assert_eq!(delivery.reason.as_deref(), Some("damaged: the body does not open with the key main"));
-    assert!(matches!(store.show(id).await, Err(StoreError::Damaged(_))));
-    assert_eq!(store.stats().await.unwrap().damaged, 1);
+    assert_eq!(found.events[0].deliveries[0].state, State::Due);
+    let refused = store.show(id).await.unwrap_err().to_string();
+    assert!(refused.contains("the key main (and not with the one that has this id now)"), "{refused}");
+    assert_eq!(store.stats().await.unwrap().damaged, 0);
+    store.close().await;
+
+    let store = open(directory.path(), vec![key("main", 1)]);
+    tokio::time::advance(KEY_MISSING).await;
+    assert_eq!(store.lease("a", 9, LEASE).await.unwrap()[0].event.body[..], *BODY);
 }

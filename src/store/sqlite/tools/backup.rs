@@ -64,7 +64,7 @@ impl BackUp {
         if self.verify {
             let report = verify(&partial.path, progress)?;
             if !report.is_whole() {
-                let advice = "so is the store that it was copied from, and no backup was made: see `hookward store verify`; \
+                let advice = "so is the store that it was copied from, and no backup was made: see `hookward store verify -c FILE`; \
                               with --no-verify it is kept as it is";
                 return Err(ToolError::Damaged { report: Box::new(Report { path: from, ..report }), advice });
             }

@@ -44,7 +44,7 @@ pub enum ToolError {
     #[error("there is no store at {path}", path = .0.display())]
     Missing(PathBuf),
     /// Some other file, or one of which even the header is damaged.
-    #[error("{path} is not a store of hookward, or its header is damaged; if it was one, restore a backup with `hookward store restore`", path = .0.display())]
+    #[error("{path} is not a store of hookward, or its header is damaged; if it was one, restore a backup with `hookward store restore BACKUP -c FILE --force`", path = .0.display())]
     Foreign(PathBuf),
     /// Of another version.
     #[error("{path} has format version {found} and this hookward reads {FORMAT_VERSION}; {advice}", path = .path.display(),
@@ -56,7 +56,7 @@ pub enum ToolError {
         found: i64,
     },
     /// So damaged that it cannot be looked into.
-    #[error("{path} is damaged and cannot be read ({source}); restore a backup with `hookward store restore`", path = .path.display())]
+    #[error("{path} is damaged and cannot be read ({source}); restore a backup with `hookward store restore BACKUP -c FILE --force`", path = .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
