@@ -31,7 +31,7 @@ pub(super) const PAGE_BYTES: u64 = 16 * 1024;
 /// Whoever has this file locked owns the store.
 pub(super) const LOCK: &str = "hookward.lock";
 /// The file of [`Spare`].
-const SPARE: &str = "hookward.spare";
+pub(super) const SPARE: &str = "hookward.spare";
 
 /// Why a store was not opened. Reads after "failed to open the store: ".
 #[derive(Debug, thiserror::Error)]
