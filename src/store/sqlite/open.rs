@@ -166,6 +166,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         Fault::Damaged(what) => OpenError::Damaged { path: path.clone(), what },
     };
     let mut writer = Connection::open_with_flags(
+    make_private(&path);
         &path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
@@ -218,6 +219,16 @@ pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
 
 /// The entry of a new database in its directory has to survive a power cut as well.
 fn sync_directory(directory: &Path) -> std::io::Result<()> {
+/// A new database that only this user reads, whoever made the directory and whatever the umask. SQLite gives its log
+/// the mode of the database. One that cannot be made is told of when it is opened.
+fn make_private(path: &Path) {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path));
+}
+
     File::open(directory)?.sync_all()
 }
 

@@ -449,3 +449,18 @@ async fn each_commit_is_synced_unless_the_configuration_says_otherwise() {
         assert_eq!(mode.await.as_deref(), Ok("wal"), "FULL means this only in a write-ahead log");
     }
 }
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn only_this_user_reads_a_store_whoever_made_its_directory() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = open(directory.path());
+    store.append(event(keys(1, 1, 1), &["a"])).await.unwrap();
+    for name in ["hookward.db", "hookward.db-wal", "hookward.db-shm"] {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    store.close().await;
+}
