@@ -105,6 +105,7 @@ pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) lanes: Connection,
     pub(super) people: Connection,
+    pub(super) lists: Connection,
     pub(super) elapsed: Elapsed,
     pub(super) limits: DiskLimits,
     pub(super) spare: Spare,
@@ -165,8 +166,8 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         Fault::Sqlite(source) => database(source),
         Fault::Damaged(what) => OpenError::Damaged { path: path.clone(), what },
     };
-    let mut writer = Connection::open_with_flags(
     make_private(&path);
+    let mut writer = Connection::open_with_flags(
         &path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
@@ -191,8 +192,9 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let log_pages = watch_log(&mut writer).map_err(database)?;
     let lanes = open_reader(&path).map_err(database)?;
     let people = open_reader(&path).map_err(database)?;
+    let lists = open_reader(&path).map_err(database)?;
     sync_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-    Ok(Opened { lock, writer, lanes, people, elapsed, limits, spare, log_pages, found })
+    Ok(Opened { lock, writer, lanes, people, lists, elapsed, limits, spare, log_pages, found })
 }
 
 pub(super) fn database_path(directory: &Path) -> PathBuf {
@@ -217,8 +219,6 @@ pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
     builder.create(directory)
 }
 
-/// The entry of a new database in its directory has to survive a power cut as well.
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
 /// A new database that only this user reads, whoever made the directory and whatever the umask. SQLite gives its log
 /// the mode of the database. One that cannot be made is told of when it is opened.
 fn make_private(path: &Path) {
@@ -229,6 +229,8 @@ fn make_private(path: &Path) {
     drop(options.open(path));
 }
 
+/// The entry of a new database in its directory has to survive a power cut as well.
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 

@@ -464,3 +464,30 @@ async fn only_this_user_reads_a_store_whoever_made_its_directory() {
     }
     store.close().await;
 }
+
+/// A list that takes long, and others that wait for it or were given up on, hold up nobody else.
+#[test]
+fn lists_hold_up_neither_deliveries_nor_metrics() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(2).enable_time().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (go_on, gone_on) = mpsc::channel::<()>();
+    runtime.block_on(async {
+        let store = open(directory.path());
+        let long = store.read(&store.lists, move |_| Ok(gone_on.recv().is_ok()));
+        let mut long = Box::pin(long);
+        assert!(futures_util::poll!(&mut long).is_pending());
+        for _ in 0..3 {
+            let list = store.list(Filter::default(), super::super::Direction::NewestFirst, 1);
+            let mut list = Box::pin(list);
+            assert!(futures_util::poll!(&mut list).is_pending());
+        }
+        let others = async {
+            store.next_due("a").await.unwrap();
+            store.stats().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(20), others).await.expect("nobody waits for a list");
+        drop(go_on);
+        long.await.unwrap();
+        store.close().await;
+    });
+}
