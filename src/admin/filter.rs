@@ -256,6 +256,34 @@ mod tests {
         assert_eq!((unrouted.state, unrouted.unrouted), (None, true));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_filter_panics_and_what_is_taken_means_the_same_again(
+            name in proptest::sample::select(EventFilter::default().parts().map(|(name, _)| name).to_vec()),
+            value in "[0-9a-f]{64}|[-+]?[0-9]{1,20}(ms|[smhd])|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8}(Z|[+-][0-9:]{5})|(/[~01a])*|.{0,300}",
+            other in ".{0,3}",
+        ) {
+            let mut given = filter(&[(name, &value)]);
+            if name.starts_with("json") {
+                for name in ["json_pointer", "json_value"] {
+                    given.part(name).expect("a part").get_or_insert_with(|| other.clone());
+                }
+            }
+            if let Ok(frozen) = absolute(given, NOW) {
+                proptest::prop_assert_eq!(&absolute(frozen.clone(), NOW).expect("it was taken"), &frozen);
+                let asked = to_store(&frozen).expect("its state is one");
+                let lost = [
+                    frozen.since.is_some() && asked.since.is_none(),
+                    frozen.until.is_some() && asked.until.is_none(),
+                    frozen.id.is_some() && asked.id.is_none(),
+                    frozen.json_pointer.is_some() && asked.json.is_none(),
+                    frozen.state.is_some() && asked.state.is_none() && !asked.unrouted,
+                ];
+                proptest::prop_assert!(!lost.contains(&true), "a part that was taken asks for everything: {lost:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_cannot_be_meant_is_refused_with_what_can() {
         assert!(refused(&[("state", "deed")]).contains("one of due, leased, delivered, held, parked, dead, unrouted"));
