@@ -19,6 +19,13 @@ pub(super) struct Entry {
     pub(super) by: Option<Caller>,
 }
 
+/// Longer than any name that is configured. Whoever is not let in writes no more than this into the log.
+const NAME_BYTES_MAX: usize = 256;
+
+fn beginning(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME_BYTES_MAX)]
+}
+
 impl Entry {
     pub(super) fn write(&self, refused: Option<&Problem>) {
         let what = match (refused, self.by) {
@@ -31,7 +38,7 @@ impl Entry {
             action = self.action,
             event = self.event.map(tracing::field::display),
             operation = self.operation.map(tracing::field::display),
-            upstream = self.upstream,
+            upstream = self.upstream.as_deref().map(beginning),
             filter = self.filter,
             rate = self.rate,
             dry_run = self.dry_run.then_some(true),

@@ -37,8 +37,8 @@ pub(super) async fn list(admin: &Admin, caller: Caller, query: Option<&str>) -> 
     let page = admin.store.list(filter, direction, limit).await.map_err(|error| store_problem(&error))?;
     let next_cursor = page.next.map(|next| next.to_string());
     let events = page.events.iter().map(|listed| {
-        let hide_order = hides_order(admin, &listed.head.source);
-        EventRow::new(&listed.head, listed.body_bytes, listed.copies, &listed.deliveries, hide_order)
+        let hidden = (admin.hidden)(&listed.head.source);
+        EventRow::new(&listed.head, listed.body_bytes, listed.copies, &listed.deliveries, hidden.as_ref())
     });
     Ok(answer::json(StatusCode::OK, &EventPage { events: events.collect(), next_cursor }))
 }
@@ -47,7 +47,11 @@ pub(super) async fn show(admin: &Admin, caller: Caller, id: EventId) -> Result<A
     let Shown { event, deliveries, keys, body_removed } = find(admin, id).await?;
     let head = &event.head;
     let hidden = (admin.hidden)(&head.source);
-    let may_see_all = admin.access.may_operate(caller) || hidden.as_ref().is_some_and(|rule| rule.pointers.is_empty());
+    let may_operate = admin.access.may_operate(caller);
+    let may_see_all = may_operate || hidden.as_ref().is_some_and(|rule| rule.pointers.is_empty());
+    let may_see_keys = may_operate || hidden.as_ref().is_some_and(redact::Hidden::is_empty);
+    let hides_header = |name: &str| hidden.as_ref().is_some_and(|rule| rule.has_header(name));
+    let unless_hidden = |header: &str, text: &str| if hides_header(header) { REDACTED } else { text }.to_owned();
     let body = match &hidden {
         _ if body_removed => redact::withheld(0, None, "it was removed once it was delivered"),
         Some(rule) => redact::preview(&event.body, &rule.pointers, may_see_all),
@@ -60,8 +64,7 @@ pub(super) async fn show(admin: &Admin, caller: Caller, id: EventId) -> Result<A
     };
     let headers = head.headers.iter().map(|(name, value)| HeaderRow {
         name: name.clone(),
-        value: if is_credential(admin, &head.source, name) || hidden.as_ref().is_some_and(|rule| rule.has_header(name))
-        {
+        value: if is_credential(admin, &head.source, name) || hides_header(name) {
             REDACTED.to_owned()
         } else {
             String::from_utf8_lossy(value).into_owned()
@@ -70,15 +73,15 @@ pub(super) async fn show(admin: &Admin, caller: Caller, id: EventId) -> Result<A
     let key = |(key, lives): (Key, Duration)| KeyRow { key: encode_hex(&key.0), lives_ms: to_ms(lives) };
     let body_bytes = if body_removed { received_bytes(admin, id).await? } else { event.body.len() as u64 };
     let detail = EventDetail {
-        event: EventRow::new(head, body_bytes, event.copies, &deliveries, hides_order(admin, &head.source)),
+        event: EventRow::new(head, body_bytes, event.copies, &deliveries, hidden.as_ref()),
         method: head.method.clone(),
         query: head.query.clone(),
         client: head.client.address.clone(),
-        host: head.client.host.clone(),
+        host: unless_hidden("host", &head.client.host),
         proto: head.client.proto.clone(),
-        traceparent: head.traceparent.clone(),
+        traceparent: unless_hidden("traceparent", &head.traceparent),
         headers: headers.collect(),
-        keys: if may_see_all { keys.into_iter().map(key).collect() } else { Vec::new() },
+        keys: if may_see_keys { keys.into_iter().map(key).collect() } else { Vec::new() },
         body_removed,
         body,
     };
@@ -90,10 +93,6 @@ async fn received_bytes(admin: &Admin, id: EventId) -> Result<u64, Problem> {
     let filter = Filter { id: Some(id), ..Filter::default() };
     let page = admin.store.list(filter, Direction::NewestFirst, 1).await.map_err(|error| store_problem(&error))?;
     Ok(page.events.first().map_or(0, |listed| listed.body_bytes))
-}
-
-fn hides_order(admin: &Admin, source: &str) -> bool {
-    (admin.hidden)(source).is_none_or(|rule| rule.order_key)
 }
 
 /// The exact bytes, as a download that no browser will ever render. Where something of them is redacted, only an

@@ -3,7 +3,14 @@
 
 use http::StatusCode;
 
-use super::{Admin, access::Caller, answer::Problem, api::EventFilter, events::store_problem, redact};
+use super::{
+    Admin,
+    access::Caller,
+    answer::Problem,
+    api::{EventFilter, REDACTED},
+    events::store_problem,
+    redact,
+};
 use crate::{
     document::parse_duration,
     event::{EventId, State},
@@ -19,11 +26,11 @@ const VALUE_CHARS_MAX: usize = 256;
 /// The filter with its times made absolute and its key in digits, so that it means the same tomorrow.
 pub(super) async fn freeze(admin: &Admin, caller: Caller, filter: EventFilter) -> Result<EventFilter, Problem> {
     let mut filter = absolute(filter, admin.clock.wall())?;
-    if !may_search(admin, caller, &filter) {
+    if let Some(part) = hidden_parts(admin, &filter).first().filter(|_| !admin.access.may_operate(caller)) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "role_too_low",
-            "this token may search bodies only of a source that is configured and does not redact that place",
+            format!("this token may search by `{part}` only in a source that is configured and does not redact that"),
             "name such a `source`, or use a token whose role is \"operate\"",
         ));
     }
@@ -60,26 +67,38 @@ pub(super) fn to_store(filter: &EventFilter) -> Result<Filter, Problem> {
     })
 }
 
-/// Whether this caller may ask for what stands in bodies: with enough questions, a value that is redacted could be
-/// found out.
-pub(super) fn may_search(admin: &Admin, caller: Caller, filter: &EventFilter) -> bool {
-    admin.access.may_operate(caller) || !is_hidden(admin, filter)
-}
-
 /// The filter as it is shown to those who may not see all, and logged.
 pub(super) fn shown(admin: &Admin, filter: &EventFilter) -> EventFilter {
-    let mut filter = filter.clone();
-    if filter.json_value.is_some() && is_hidden(admin, &filter) {
-        filter.json_value = Some(super::api::REDACTED.to_owned());
+    let mut shown = filter.clone();
+    for name in hidden_parts(admin, filter) {
+        *shown.part(name).expect("they are parts") = Some(REDACTED.to_owned());
     }
-    filter
+    shown
 }
 
-/// Whether it may ask for a value that is redacted: of a source that is gone nobody knows.
-fn is_hidden(admin: &Admin, filter: &EventFilter) -> bool {
-    let Some(pointer) = &filter.json_pointer else { return false };
+/// The parts that may ask for a value that is redacted: with enough questions it could be found out.
+///
+/// Of a source that is gone nobody knows what was. What orders its events is shown to nobody, and a body or a key
+/// looked for by operators only; its types and attempt ids are shown, by which alone what is left of it can be found.
+fn hidden_parts(admin: &Admin, filter: &EventFilter) -> Vec<&'static str> {
     let rule = filter.source.as_deref().and_then(|source| (admin.hidden)(source));
-    rule.is_none_or(|rule| rule.pointers.iter().any(|hidden| redact::touches(hidden, pointer)))
+    let of_label = if filter.source.is_none() { Some(&admin.hidden_anywhere) } else { rule.as_ref() };
+    let in_body = |pointer: &String| {
+        rule.as_ref().is_none_or(|rule| rule.pointers.iter().any(|hidden| redact::touches(hidden, pointer)))
+    };
+    // A key is a digest without a secret: whoever knows all but a few digits of what went into it can try those. The
+    // provider's own id is tried only where it is hidden; without a source, none leads to a key.
+    let by_key = |key: &String| match parse_key(key) {
+        Some(_) => rule.as_ref().is_none_or(|rule| !rule.is_empty()),
+        None => rule.as_ref().is_some_and(|rule| rule.event_key),
+    };
+    let hidden = [
+        ("type", filter.event_type.is_some() && of_label.is_some_and(|rule| rule.event_type)),
+        ("attempt_id", filter.attempt_id.is_some() && of_label.is_some_and(|rule| rule.attempt_id)),
+        ("key", filter.key.as_ref().is_some_and(by_key)),
+        ("json_value", filter.json_value.is_some() && filter.json_pointer.as_ref().is_some_and(in_body)),
+    ];
+    hidden.into_iter().filter_map(|(name, is_hidden)| is_hidden.then_some(name)).collect()
 }
 
 fn absolute(mut filter: EventFilter, now: Wall) -> Result<EventFilter, Problem> {
@@ -235,6 +254,34 @@ mod tests {
         assert_eq!(asked.json, Some(JsonIs { pointer: "/a".to_owned(), value: "1".to_owned() }));
         let unrouted = to_store(&filter(&[("state", "unrouted")])).expect("right");
         assert_eq!((unrouted.state, unrouted.unrouted), (None, true));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_filter_panics_and_what_is_taken_means_the_same_again(
+            name in proptest::sample::select(EventFilter::default().parts().map(|(name, _)| name).to_vec()),
+            value in "[0-9a-f]{64}|[-+]?[0-9]{1,20}(ms|[smhd])|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8}(Z|[+-][0-9:]{5})|(/[~01a])*|.{0,300}",
+            other in ".{0,3}",
+        ) {
+            let mut given = filter(&[(name, &value)]);
+            if name.starts_with("json") {
+                for name in ["json_pointer", "json_value"] {
+                    given.part(name).expect("a part").get_or_insert_with(|| other.clone());
+                }
+            }
+            if let Ok(frozen) = absolute(given, NOW) {
+                proptest::prop_assert_eq!(&absolute(frozen.clone(), NOW).expect("it was taken"), &frozen);
+                let asked = to_store(&frozen).expect("its state is one");
+                let lost = [
+                    frozen.since.is_some() && asked.since.is_none(),
+                    frozen.until.is_some() && asked.until.is_none(),
+                    frozen.id.is_some() && asked.id.is_none(),
+                    frozen.json_pointer.is_some() && asked.json.is_none(),
+                    frozen.state.is_some() && asked.state.is_none() && !asked.unrouted,
+                ];
+                proptest::prop_assert!(!lost.contains(&true), "a part that was taken asks for everything: {lost:?}");
+            }
+        }
     }
 
     #[test]

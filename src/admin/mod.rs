@@ -138,6 +138,8 @@ pub struct Given {
     pub is_signature: IsSignature,
     /// What is redacted.
     pub hidden: HiddenOf,
+    /// What any of the configured sources redacts.
+    pub hidden_anywhere: Hidden,
     /// What the provider's own ids lead to.
     pub event_keys: EventKeys,
     /// Pauses upstreams.
@@ -160,6 +162,7 @@ pub struct Admin {
     store_facts: StoreFacts,
     is_signature: IsSignature,
     hidden: HiddenOf,
+    hidden_anywhere: Hidden,
     event_keys: EventKeys,
     set_paused: SetPaused,
     forgotten: Forgotten,
@@ -187,6 +190,7 @@ impl Admin {
             store_facts: given.store_facts,
             is_signature: given.is_signature,
             hidden: given.hidden,
+            hidden_anywhere: given.hidden_anywhere,
             event_keys: given.event_keys,
             set_paused: given.set_paused,
             forgotten: given.forgotten,

@@ -12,7 +12,7 @@ use super::api::{BodyPreview, REDACTED};
 use crate::{
     config::Source,
     preset::Locator,
-    verify::{encode_hex, json},
+    verify::{EventKey, KeyPart, encode_hex, json},
 };
 
 /// What of a source's events nobody is shown.
@@ -24,22 +24,65 @@ pub struct Hidden {
     pub headers: Vec<HeaderName>,
     /// Whether what orders deliveries stands at one of those.
     pub order_key: bool,
+    /// Whether the type of an event does.
+    pub event_type: bool,
+    /// Whether the provider's id of an attempt does.
+    pub attempt_id: bool,
+    /// Whether the event key is made of one of those.
+    pub event_key: bool,
 }
 
 impl Hidden {
     /// As a source is configured.
     pub fn of(source: &Source) -> Self {
         let (pointers, headers) = (source.redact.pointers.clone(), source.redact.headers.clone());
-        let order_key = source.order_by.as_ref().is_some_and(|order| match &order.at {
-            Locator::Header(name) => headers.contains(name),
-            Locator::Json(pointer) => pointers.iter().any(|hidden| touches(hidden, pointer)),
-        });
-        Self { pointers, headers, order_key }
+        let has_pointer = |pointer: &str| pointers.iter().any(|hidden| touches(hidden, pointer));
+        let has = |at: &Option<Locator>| match at {
+            None => false,
+            Some(Locator::Header(name)) => headers.contains(name),
+            Some(Locator::Json(pointer)) => has_pointer(pointer),
+        };
+        let has_part = |part: &KeyPart| match part {
+            KeyPart::Header(name) => headers.contains(name),
+            KeyPart::Json(pointer) => has_pointer(pointer),
+        };
+        Self {
+            order_key: source.order_by.as_ref().is_some_and(|order| has(&Some(order.at.clone()))),
+            event_type: has(&source.provider.event_type),
+            attempt_id: has(&source.provider.attempt_id),
+            event_key: match &source.key_plan.event_key {
+                EventKey::Body => !pointers.is_empty(),
+                EventKey::None => false,
+                EventKey::Parts(parts) => parts.iter().any(has_part),
+            },
+            pointers,
+            headers,
+        }
+    }
+
+    /// All that any of these hides.
+    pub fn all(rules: impl IntoIterator<Item = Self>) -> Self {
+        rules.into_iter().fold(Self::default(), |mut all, rule| {
+            all.pointers.extend(rule.pointers);
+            all.headers.extend(rule.headers);
+            Self {
+                order_key: all.order_key || rule.order_key,
+                event_type: all.event_type || rule.event_type,
+                attempt_id: all.attempt_id || rule.attempt_id,
+                event_key: all.event_key || rule.event_key,
+                ..all
+            }
+        })
     }
 
     /// Whether a header is.
     pub(super) fn has_header(&self, name: &str) -> bool {
         self.headers.iter().any(|header| header.as_str() == name)
+    }
+
+    /// Whether nothing is. If something is, a key may be a digest of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pointers.is_empty() && self.headers.is_empty()
     }
 }
 
@@ -181,6 +224,27 @@ mod tests {
             assert_eq!((shown.content.as_str(), shown.redacted), ("", true), "{body}");
             assert!(shown.withheld.is_some(), "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_read_from_a_hidden_place_is_hidden_with_it() {
+        let of = |provider: &str, redact: &str| {
+            let text = format!(
+                "[sources.a]\nprovider = \"{provider}\"\nsecrets = [{{ value = \"whsec_c2VjcmV0LW9mLXRoZS1zb3VyY2U=\" }}]\n\
+                 upstream = \"http://127.0.0.1:9/\"\nredact = [\"{redact}\"]\n"
+            );
+            let loaded = crate::config::from_text("a.toml", &text, std::path::Path::new("."));
+            let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)));
+            let hidden = Hidden::of(&config.sources["a"]);
+            (hidden.event_type, hidden.attempt_id, hidden.event_key)
+        };
+        assert_eq!(of("stripe", "/type"), (true, false, false));
+        assert_eq!(of("stripe", "/id"), (false, false, true));
+        assert_eq!(of("stripe", "/id/deep"), (false, false, true));
+        assert_eq!(of("stripe", "/data"), (false, false, false));
+        assert_eq!(of("github", "header:x-github-event"), (true, false, false));
+        assert_eq!(of("github", "header:x-github-delivery"), (false, true, false));
+        assert_eq!(of("github", "/sender"), (false, false, true), "the key is a digest of the body");
     }
 
     #[test]

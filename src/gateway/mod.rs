@@ -195,6 +195,7 @@ impl Gateway {
                     |name: HeaderName| signing.get(source).is_some_and(|source| source.scheme.signs_with(&name));
                 header.parse().is_ok_and(named)
             }),
+            hidden_anywhere: admin::Hidden::all(hiding.values().map(|source| admin::Hidden::of(source))),
             hidden: Box::new(move |source| hiding.get(source).map(|source| admin::Hidden::of(source))),
             event_keys: Box::new(move |source, id| {
                 let source = keying.get(source).ok_or_else(|| format!("source `{source}` is not configured"))?;

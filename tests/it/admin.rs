@@ -78,6 +78,7 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
         store_facts: StoreFacts { engine: "sqlite", durability: "fsync: survives a power cut", bytes_max: 100_000 },
         is_signature: Box::new(|source, header| source == "partssource" && header == "x-odd"),
         hidden: Box::new(|_| Some(Hidden::default())),
+        hidden_anywhere: Hidden::default(),
         event_keys: Box::new(|source, _| Err(format!("no id leads to the event key of source `{source}`"))),
         set_paused: Box::new(move |name, pause| {
             let (store, paused) = (pausing.clone(), paused.clone());

@@ -3,7 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use hookward::document::{Problems, parse, parse_duration, parse_size};
+use hookward::{
+    admin::api::{EventFilter, OperationRequest},
+    document::{Problems, parse, parse_duration, parse_size},
+    policy::{Glob, Route, Routes},
+    verify::json::{self, Scalar},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::counts::reduced;
@@ -17,7 +22,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 5] = [
     Target {
         name: "document",
         seeds: &[
@@ -43,6 +48,76 @@ const TARGETS: [Target; 2] = [
         run: |bytes| {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
             let _ = (parse_duration(text), parse_size(text));
+        },
+    },
+    Target {
+        name: "json",
+        seeds: &[
+            r#"{"data":{"id":"a","n":-7,"list":[1,{"id":"b"}],"x":true},"data2":null}"#,
+            r#"[{"id":1},{"id":"\u00e9\ud83d\ude00"}]"#,
+        ],
+        pieces: &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "\"",
+            "\\",
+            "\\ud800",
+            "\\u0069",
+            "\"id\":",
+            "\"data\":",
+            "1e400",
+            "-0",
+            "é",
+            "\u{feff}",
+            "[[[[[[[[",
+            "\0",
+        ],
+        run: |bytes| {
+            let pointers = ["", "/data", "/data/id", "/data/list/1/id", "/0/id", "/1", "/data~1id/~0"];
+            let found = json::scalars(bytes, &pointers);
+            for (pointer, found) in pointers.iter().zip(found) {
+                assert_eq!(json::scalar(bytes, pointer), found, "{pointer}");
+                let place = json::locate(bytes, pointer);
+                assert!(found.is_none() || matches!(&place, Ok(Some(place)) if bytes.get(place.clone()).is_some()));
+            }
+            let _ = json::items(bytes, "/data/list", &["/id".to_owned()]);
+            // What is given is a pointer, too.
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                let _ = (json::is_pointer(text), json::scalar(br#"{"a":1}"#, text));
+            }
+        },
+    },
+    Target {
+        name: "routes",
+        seeds: &["invoice.*\n{\"country\":\"DE\",\"n\":1}", "*a?b*\n{\"n\":1,\"live\":true}", "order.created\n[]"],
+        pieces: &["*", "?", "**", "[", "\\", "é", "\n", "{", "}", "\"n\":", "1", "\"country\":\"DE\"", ","],
+        run: |bytes| {
+            let (first, body) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
+            let Ok(event_type) = std::str::from_utf8(first) else { return };
+            let conditions = vec![("/n".to_owned(), Scalar::Integer("1".to_owned()))];
+            let routes = [
+                Route::new(Glob::new(event_type).ok(), Vec::new(), vec!["typed".into()]),
+                Route::new(None, conditions.clone(), vec!["a".into()]),
+                Route::new(Glob::new("*a*b*").ok(), conditions, vec!["b".into()]),
+            ];
+            let chosen = Routes::new(routes.into_iter().flatten().collect()).choose(Some(event_type), body);
+            assert!(chosen.len() <= 3);
+        },
+    },
+    Target {
+        name: "what the admin API is sent",
+        seeds: &[
+            r#"{"action":"redeliver","filter":{"source":"a","since":"2d","json_pointer":"/a","json_value":"1"},"rate":20.0}"#,
+            r#"{"action":"purge","all":true,"dry_run":true,"upstream":"b","filter":{}}"#,
+        ],
+        pieces: &["{", "}", "[", "]", "null", "\"filter\":", "\"", ",", "1e99", "\\ud800", "true", "é", ":"],
+        run: |bytes| {
+            let _ = serde_json::from_slice::<OperationRequest>(bytes);
+            let _ = serde_json::from_slice::<EventFilter>(bytes);
         },
     },
 ];

@@ -106,6 +106,7 @@ const CASES: &[(&str, &str)] = &[
     ("secrets, tokens and signatures in logs, metrics, admin answers", "leaks::no_secret_token_or_signature_is_seen_again"),
     ("secrets in debug output and in messages about a configuration", "leaks::a_configuration_shows_no_secret_whatever_is_wrong_with_it"),
     ("secrets in panics", "pending: a panic on demand"),
+    ("redacted values in admin answers, operations, audit lines and tools; bodies at rest", "leaks::what_is_redacted_is_seen_by_nobody_and_no_body_lies_open"),
     ("control characters in logged values", "leaks::no_request_breaks_a_line_of_the_log"),
     ("signature headers in admin answers", "leaks::the_admin_api_shows_no_signature_and_no_credential"),
     ("x-github-encoded-secret is stripped and never stored", "leaks::a_header_that_carries_a_secret_is_neither_stored_nor_forwarded"),

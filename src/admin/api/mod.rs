@@ -12,6 +12,7 @@ pub use filter::EventFilter;
 pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
 pub use status::{Checks, Counts, HealthDetail, PauseRow, PausedUpstream, ReasonRow, Status, StoreRow, UpstreamRow};
 
+use super::redact::Hidden;
 use crate::event::{Attempt, Delivery, EventHead, OrderKey};
 
 /// `GET /api/v1/events`.
@@ -34,9 +35,9 @@ pub struct EventRow {
     pub source: String,
     /// That source's provider.
     pub provider: String,
-    /// What the provider calls this kind of event.
+    /// What the provider calls this kind of event; `redacted` where the source says so.
     pub event_type: Option<String>,
-    /// The provider's id of the attempt; unsigned.
+    /// The provider's id of the attempt; unsigned; `redacted` where the source says so.
     pub attempt_id: Option<String>,
     /// Scheme and id of the secret that verified it.
     pub verified: String,
@@ -108,7 +109,7 @@ pub struct EventDetail {
     pub traceparent: String,
     /// In the order they came; values of signatures and credentials are `redacted`.
     pub headers: Vec<HeaderRow>,
-    /// Its keys that still live. Not shown to those who may only read where the body is redacted, because a key could
+    /// Its keys that still live. Not shown to those who may only read where anything is redacted, because a key could
     /// be used to try out what is hidden.
     pub keys: Vec<KeyRow>,
     /// Whether the body was removed once it was delivered (`store_body = false`).
@@ -192,21 +193,25 @@ impl BodyPreview {
 }
 
 impl EventRow {
-    /// `hide_order` where the source says that nobody is shown what orders its deliveries.
+    /// `hidden` is what the source says; without one, nobody knows whether what orders its deliveries may be shown.
     pub(super) fn new(
         head: &EventHead,
         body_bytes: u64,
         copies: u64,
         deliveries: &[Delivery],
-        hide_order: bool,
+        hidden: Option<&Hidden>,
     ) -> Self {
+        let hide_order = hidden.is_none_or(|rule| rule.order_key);
+        let label = |text: &Option<String>, hides: fn(&Hidden) -> bool| {
+            text.clone().map(|text| if hidden.is_some_and(hides) { REDACTED.to_owned() } else { text })
+        };
         Self {
             id: head.id.to_string(),
             received_at: head.received_at.rfc3339(),
             source: head.source.to_string(),
             provider: head.provider.to_string(),
-            event_type: head.event_type.clone(),
-            attempt_id: head.attempt_id.clone(),
+            event_type: label(&head.event_type, |rule| rule.event_type),
+            attempt_id: label(&head.attempt_id, |rule| rule.attempt_id),
             verified: head.verified.clone(),
             duplicate_of: head.duplicate_of.map(|id| id.to_string()),
             conflict_of: head.conflict_of.map(|id| id.to_string()),

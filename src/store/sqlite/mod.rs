@@ -115,9 +115,11 @@ pub struct SqliteStore {
     jobs: Sender<Message>,
     places: Arc<Semaphore>,
     /// For workers, who must not wait behind a long list.
-    lanes: Reader,
-    /// For operators and metrics.
-    people: Reader,
+    lanes: Arc<Reader>,
+    /// For operators and metrics, who must not either.
+    people: Arc<Reader>,
+    /// For lists and counts, which may look at everything.
+    lists: Arc<Reader>,
     vault: Vault,
     share_bytes_max: u64,
     restored_at: Option<Wall>,
@@ -125,8 +127,19 @@ pub struct SqliteStore {
     key_missing_said_until_ms: AtomicI64,
 }
 
-/// A read-only connection; `None` once the store is closed.
-type Reader = Arc<Mutex<Option<Connection>>>;
+/// A read-only connection.
+struct Reader {
+    /// `None` once the store is closed.
+    connection: Mutex<Option<Connection>>,
+    /// Whose turn it is. Whoever waits holds no thread, of which there are few and others need, and may go away.
+    turn: Arc<Semaphore>,
+}
+
+impl Reader {
+    fn of(connection: Connection) -> Arc<Self> {
+        Arc::new(Self { connection: Mutex::new(Some(connection)), turn: Arc::new(Semaphore::new(1)) })
+    }
+}
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,7 +171,7 @@ impl SqliteStore {
             last: stamp,
             lazy_until: None,
             log_pages: opened.log_pages,
-            interrupt: opened.people.get_interrupt_handle(),
+            interrupt: opened.lists.get_interrupt_handle(),
             reindexed: 0,
             lock: opened.lock,
         };
@@ -172,8 +185,9 @@ impl SqliteStore {
             shared,
             jobs,
             places: Arc::new(Semaphore::new(QUEUE_MAX)),
-            lanes: Arc::new(Mutex::new(Some(opened.lanes))),
-            people: Arc::new(Mutex::new(Some(opened.people))),
+            lanes: Reader::of(opened.lanes),
+            people: Reader::of(opened.people),
+            lists: Reader::of(opened.lists),
             vault,
             share_bytes_max: opened.limits.share_bytes_max,
             restored_at: opened.found.restored_at,
@@ -235,15 +249,17 @@ impl SqliteStore {
         self.shared.check().err().unwrap_or_else(|| StoreError::Unavailable("its writer is gone".to_owned()))
     }
 
-    async fn read<T, F>(&self, reader: &Reader, run: F) -> Result<T, StoreError>
+    async fn read<T, F>(&self, reader: &Arc<Reader>, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(Reading<'_>) -> Result<T, Stop> + Send + 'static,
     {
+        let turn = Arc::clone(&reader.turn).acquire_owned().await.map_err(|_| self.gone())?;
         let (reader, now_ms) = (Arc::clone(reader), self.elapsed.now_ms());
         let (vault, shared) = (self.vault.clone(), Arc::clone(&self.shared));
         let read = tokio::task::spawn_blocking(move || {
-            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            let _turn = turn;
+            let connection = reader.connection.lock().unwrap_or_else(PoisonError::into_inner);
             let connection = connection.as_ref().ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))?;
             let reading = Reading { connection, now_ms, vault: &vault, damage: &shared.damage };
             run(reading).map_err(|stop| match stop {
@@ -388,11 +404,11 @@ impl EventStore for SqliteStore {
     }
 
     fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
-        Box::pin(self.read(&self.people, move |reading| reading.list(&filter, direction, limit)))
+        Box::pin(self.read(&self.lists, move |reading| reading.list(&filter, direction, limit)))
     }
 
     fn count(&self, filter: Filter) -> BoxFuture<'_, Result<Counted, StoreError>> {
-        Box::pin(self.read(&self.people, move |reading| reading.count(&filter)))
+        Box::pin(self.read(&self.lists, move |reading| reading.count(&filter)))
     }
 
     fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
@@ -467,10 +483,10 @@ impl EventStore for SqliteStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let readers = [Arc::clone(&self.lanes), Arc::clone(&self.people)];
+            let readers = [&self.lanes, &self.people, &self.lists].map(Arc::clone);
             let _ = tokio::task::spawn_blocking(move || {
                 for reader in readers {
-                    drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+                    drop(reader.connection.lock().unwrap_or_else(PoisonError::into_inner).take());
                 }
             })
             .await;

@@ -31,7 +31,7 @@ pub(super) const PAGE_BYTES: u64 = 16 * 1024;
 /// Whoever has this file locked owns the store.
 pub(super) const LOCK: &str = "hookward.lock";
 /// The file of [`Spare`].
-const SPARE: &str = "hookward.spare";
+pub(super) const SPARE: &str = "hookward.spare";
 
 /// Why a store was not opened. Reads after "failed to open the store: ".
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +108,7 @@ pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) lanes: Connection,
     pub(super) people: Connection,
+    pub(super) lists: Connection,
     pub(super) elapsed: Elapsed,
     pub(super) limits: DiskLimits,
     pub(super) spare: Spare,
@@ -184,6 +185,7 @@ fn open_once(options: &Options) -> Result<Opened, OpenError> {
         Fault::Sqlite(source) => database(source),
         Fault::Damaged(what) => OpenError::Damaged { path: path.clone(), what },
     };
+    make_private(&path);
     let mut writer = Connection::open_with_flags(
         &path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -209,8 +211,9 @@ fn open_once(options: &Options) -> Result<Opened, OpenError> {
     let log_pages = watch_log(&mut writer).map_err(database)?;
     let lanes = open_reader(&path).map_err(database)?;
     let people = open_reader(&path).map_err(database)?;
+    let lists = open_reader(&path).map_err(database)?;
     sync_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
-    Ok(Opened { lock, writer, lanes, people, elapsed, limits, spare, log_pages, found })
+    Ok(Opened { lock, writer, lanes, people, lists, elapsed, limits, spare, log_pages, found })
 }
 
 pub(super) fn database_path(directory: &Path) -> PathBuf {
@@ -233,6 +236,16 @@ pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)
+}
+
+/// A new database that only this user reads, whoever made the directory and whatever the umask. SQLite gives its log
+/// the mode of the database. One that cannot be made is told of when it is opened.
+fn make_private(path: &Path) {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path));
 }
 
 /// The entry of a new database in its directory has to survive a power cut as well.

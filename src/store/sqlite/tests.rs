@@ -449,3 +449,45 @@ async fn each_commit_is_synced_unless_the_configuration_says_otherwise() {
         assert_eq!(mode.await.as_deref(), Ok("wal"), "FULL means this only in a write-ahead log");
     }
 }
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn only_this_user_reads_a_store_whoever_made_its_directory() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = open(directory.path());
+    store.append(event(keys(1, 1, 1), &["a"])).await.unwrap();
+    for name in ["hookward.db", "hookward.db-wal", "hookward.db-shm"] {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    store.close().await;
+}
+
+/// A list that takes long, and others that wait for it or were given up on, hold up nobody else.
+#[test]
+fn lists_hold_up_neither_deliveries_nor_metrics() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(2).enable_time().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (go_on, gone_on) = mpsc::channel::<()>();
+    runtime.block_on(async {
+        let store = open(directory.path());
+        let long = store.read(&store.lists, move |_| Ok(gone_on.recv().is_ok()));
+        let mut long = Box::pin(long);
+        assert!(futures_util::poll!(&mut long).is_pending());
+        for _ in 0..3 {
+            let list = store.list(Filter::default(), super::super::Direction::NewestFirst, 1);
+            let mut list = Box::pin(list);
+            assert!(futures_util::poll!(&mut list).is_pending());
+        }
+        let others = async {
+            store.next_due("a").await.unwrap();
+            store.stats().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(20), others).await.expect("nobody waits for a list");
+        drop(go_on);
+        long.await.unwrap();
+        store.close().await;
+    });
+}

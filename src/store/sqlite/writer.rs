@@ -55,7 +55,7 @@ pub(super) struct Writer {
     pub(super) lazy_until: Option<Instant>,
     /// How long the write-ahead log was after the latest commit.
     pub(super) log_pages: Arc<AtomicU64>,
-    /// Ends what a person reads.
+    /// Ends a long list.
     pub(super) interrupt: InterruptHandle,
     pub(super) reindexed: u32,
     /// Released last.

@@ -57,3 +57,14 @@ async fn an_operation_is_told_with_its_filter_and_count_but_without_what_is_reda
     let told = line["filter"].as_str().expect("a filter");
     assert_eq!(told, r#"{"source":"gains","json_pointer":"/ssn","json_value":"redacted"}"#);
 }
+
+#[tokio::test]
+async fn nobody_fills_the_log_or_breaks_its_lines_with_a_name() {
+    let (log, _until_the_end) = Log::of_this_thread();
+    let gateway = Gateway::start(&[(OPERATOR, Role::Operate)]).await;
+    let path = format!("/api/v1/upstreams/%0aforged%e2%80%ae{}/pause", "%c3%a9".repeat(8000));
+    assert_eq!(gateway.raw(&format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await.status, 401);
+    let line = log.audit().pop().expect("a line");
+    let told = line["upstream"].as_str().expect("a name");
+    assert!(told.starts_with("\nforged") && (250..=256).contains(&told.len()), "{}", told.len());
+}

@@ -6,12 +6,20 @@ use fake::key_of;
 /// A source that redacts, and none else is configured.
 async fn gateway() -> Gateway {
     Gateway::start_with(&[(READER, Role::Read), (OPERATOR, Role::Operate)], |given| {
-        given.hidden = Box::new(|source| {
-            (source == "partssource").then(|| Hidden {
-                pointers: vec!["/id".into()],
-                headers: vec!["x-bytes".parse().expect("a header")],
-                order_key: true,
-            })
+        let hidden = Hidden {
+            pointers: vec!["/id".into()],
+            headers: ["x-bytes", "host", "traceparent"].map(|name| name.parse().expect("a header")).to_vec(),
+            order_key: true,
+            event_type: true,
+            attempt_id: true,
+            event_key: false,
+        };
+        given.hidden_anywhere = Hidden::all([Hidden::default(), hidden.clone(), Hidden::default()]);
+        given.hidden = Box::new(move |source| match source {
+            "partssource" => Some(hidden.clone()),
+            "key-hidden" => Some(Hidden { event_key: true, ..hidden.clone() }),
+            "open" => Some(Hidden::default()),
+            _ => None,
         });
         given.event_keys = Box::new(|source, id| match (source, id) {
             ("partssource", "evt_2") => Ok(vec![key_of(event_id(7)), key_of(event_id(2))]),
@@ -43,6 +51,13 @@ async fn what_is_redacted_is_replaced_for_everybody() {
         assert_eq!(shown["body"]["sha256"].is_null(), token == READER, "and so could a digest");
         let bytes = shown["headers"].as_array().expect("headers").iter().find(|header| header["name"] == "x-bytes");
         assert_eq!(bytes.expect("it is there")["value"], "redacted");
+        assert_eq!((&shown["host"], &shown["traceparent"]), (&"redacted".into(), &"redacted".into()));
+        let listed = gateway.as_(token, "/api/v1/events").await.json();
+        for event in [&shown["event"], &listed["events"][2]] {
+            assert_eq!(event["source"], "partssource");
+            assert_eq!((&event["event_type"], &event["attempt_id"]), (&"redacted".into(), &"redacted".into()));
+        }
+        assert_eq!(listed["events"][1]["attempt_id"], "attempt-9", "of another source");
     }
 }
 
@@ -82,6 +97,45 @@ async fn nobody_who_may_only_read_tries_values_out() {
         assert_eq!(gateway.as_(OPERATOR, &search(hidden)).await.status, 200, "{hidden}");
     }
     assert_eq!(gateway.as_(READER, &search("json_pointer=/x&source=partssource")).await.status, 200);
+
+    // A key is a digest of what is hidden, and so is what the provider calls it by.
+    let key = event_id(2).to_string().replace('-', "").repeat(2);
+    for hidden in [
+        &format!("key={key}"),
+        &format!("key={key}&source=gone"),
+        &format!("key={key}&source=partssource"),
+        "key=evt_2&source=key-hidden",
+        "type=order.created",
+        "type=order.created&source=partssource",
+        "attempt_id=attempt-9",
+        "attempt_id=attempt-9&source=partssource",
+    ] {
+        let path = format!("/api/v1/events?{hidden}");
+        assert_eq!(gateway.as_(READER, &path).await.problem(), problem(403, "role_too_low"), "{hidden}");
+        assert_ne!(gateway.as_(OPERATOR, &path).await.status, 403, "{hidden}");
+    }
+    for open in [&format!("key={key}&source=open"), "type=x&source=open", "attempt_id=x&source=open"] {
+        assert_eq!(gateway.as_(READER, &format!("/api/v1/events?{open}")).await.status, 200, "{open}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_of_an_operation_only_what_he_may_ask_for_himself() {
+    let gateway = gateway().await;
+    let operator = format!("Bearer {OPERATOR}");
+    let headers = [("authorization", operator.as_str()), ("content-type", "application/json")];
+    let key = event_id(2).to_string().replace('-', "").repeat(2);
+    let filter = format!(r#"{{"source":"partssource","type":"order.created","attempt_id":"attempt-9","key":"{key}"}}"#);
+    let body = format!(r#"{{"action":"forget","filter":{filter}}}"#);
+    let begun = gateway.ask("POST", "/api/v1/operations", &headers, &body).await;
+    assert_eq!((begun.status, &begun.json()["filter"]["key"]), (202, &key.into()));
+    let path = format!("/api/v1/operations/{}", begun.json()["id"].as_str().expect("an id"));
+    assert_eq!(gateway.as_(OPERATOR, &path).await.json()["filter"]["type"], "order.created");
+    let filter = gateway.as_(READER, &path).await.json()["filter"].clone();
+    for part in ["type", "attempt_id", "key"] {
+        assert_eq!(filter[part], "redacted", "{part}");
+    }
+    assert_eq!(filter["source"], "partssource");
 }
 
 #[tokio::test]
@@ -92,7 +146,7 @@ async fn the_providers_own_id_leads_to_its_event() {
     assert_eq!(ids(&found), [event_id(2).to_string()]);
     assert_eq!(ids(&gateway.as_(READER, &list("evt_x&source=partssource")).await.json()), [] as [&str; 0]);
     let digits = event_id(3).to_string().replace('-', "").repeat(2);
-    assert_eq!(ids(&gateway.as_(READER, &list(&digits)).await.json()), [event_id(3).to_string()]);
+    assert_eq!(ids(&gateway.as_(OPERATOR, &list(&digits)).await.json()), [event_id(3).to_string()]);
 
     let without = gateway.as_(READER, &list("evt_2")).await;
     assert_eq!(without.problem(), problem(422, "key_underivable"));

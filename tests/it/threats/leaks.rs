@@ -417,3 +417,96 @@ async fn a_header_that_carries_a_secret_is_neither_stored_nor_forwarded() {
         assert!(!found, "{}", path.display());
     }
 }
+
+/// 32 bytes.
+const STORE_KEY: &[u8; 32] = b"canary-key-of-the-store-32-bytes";
+const ONLY_IN_A_BODY: &[u8] = b"it-stands-in-a-body-alone";
+
+fn files_hold(directory: &Path, text: &[u8]) -> Vec<String> {
+    let holds = |path: &Path| std::fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|part| part == text));
+    let paths = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| holds(path)).map(|path| path.display().to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_redacted_is_seen_by_nobody_and_no_body_lies_open() {
+    let (directory, upstream) = (TempDir::new().expect("a directory"), Upstream::start().await);
+    let key = Base64::encode_string(STORE_KEY);
+    std::fs::write(directory.path().join("store.key"), &key).expect("written");
+    let redacting = "redact = [\"/customer/mail\", \"header:x-customer\", \"header:x-github-event\"]";
+    let config = write_config(directory.path(), &upstream.url(), "", &source("hub", "github", redacting));
+    let text = std::fs::read_to_string(&config).expect("readable");
+    let text = text
+        .replacen("[store]\n", "[store]\nencryption = [{ file = \"store.key\", id = \"2026\" }]\n", 1)
+        .replacen("tokens = [", "tokens = [{ value = \"canary-reader-token-0002\", role = \"read\" }, ", 1)
+        + "[log]\nformat = \"json\"\n";
+    std::fs::write(&config, text).expect("written");
+    upstream.script([Act::Answer(400, "no"), Act::Answer(400, "no")]);
+    let mut process = Process::start(&config);
+
+    let alone = String::from_utf8_lossy(ONLY_IN_A_BODY);
+    let json = format!("{{\"customer\":{{\"mail\":\"canary-mail\",\"id\":7}},\"n\":\"{alone}\"}}");
+    for body in [json, format!("mail=canary-mail&n={alone}")] {
+        let mut lines = github(body.as_bytes());
+        lines.retain(|(name, _)| *name != "x-github-event");
+        lines.extend([("x-customer", b"canary-customer".into()), ("x-github-event", b"canary-type".into())]);
+        assert_eq!(post(process.public, "/hooks/hub", &lines, body.as_bytes()).await.status, 200);
+    }
+    let admin = process.admin;
+    let ask = async |method: &str, path: &str, role: &str, body: &str| {
+        let authorization =
+            format!("Bearer canary-{}", if role == "read" { "reader-token-0002" } else { "admin-token-0001" });
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        request(admin, method, path, &headers, body.as_bytes()).await
+    };
+    until("both to be given up on", || async {
+        ask("GET", "/api/v1/status", "operate", "").await.json()["upstreams"][0]["dead"] == 2
+    })
+    .await;
+
+    let filter = r#"{"source":"hub","type":"canary-type","json_pointer":"/customer/mail","json_value":"canary-mail"}"#;
+    let begin = format!(r#"{{"action":"release","filter":{filter}}}"#);
+    assert_eq!(ask("POST", "/api/v1/operations", "read", &begin).await.status, 403);
+    let begun = ask("POST", "/api/v1/operations", "operate", &begin).await.json();
+    assert_eq!(begun["total"], 1, "{begun}");
+    let mut seen = Vec::new();
+    for role in ["read", "operate"] {
+        let events = ask("GET", "/api/v1/events", role, "").await.json();
+        for event in events["events"].as_array().expect("a list") {
+            let path = format!("/api/v1/events/{}", event["id"].as_str().expect("an id"));
+            seen.push(ask("GET", &path, role, "").await.text());
+        }
+        for path in ["/api/v1/events?state=dead", "/api/v1/status", "/metrics", "/readyz"] {
+            seen.push(ask("GET", path, role, "").await.text());
+        }
+    }
+    assert_eq!(seen.iter().filter(|text| text.contains("\"headers\"")).count(), 4);
+    let guesses =
+        ["type=canary-type", "type=canary-type&source=hub", "json_pointer=/customer/mail&json_value=canary-mail"];
+    let looked_at =
+        ["/api/v1/operations".to_owned(), format!("/api/v1/operations/{}", begun["id"].as_str().expect("an id"))];
+    for path in looked_at.into_iter().chain(guesses.map(|guess| format!("/api/v1/events?{guess}"))) {
+        seen.push(ask("GET", &path, "read", "").await.text());
+    }
+    for command in [&["verify", "--json"][..], &["verify"], &["backup", "--to", "backup.db"]] {
+        let mut store = Command::new(env!("CARGO_BIN_EXE_hookward"));
+        store.arg("store").args(command).args(["--path", "store"]).current_dir(directory.path());
+        let output = store.output().expect("it runs");
+        assert!(output.status.success(), "{command:?}");
+        seen.push(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned());
+    }
+    assert_eq!(files_hold(&directory.path().join("store"), ONLY_IN_A_BODY), [] as [&str; 0], "while it runs");
+    process.seen.extend(seen);
+    let seen = process.finish();
+    assert!(
+        seen.iter().any(|line| line.contains("\"target\":\"audit\"") && line.contains("/customer/mail")),
+        "audited"
+    );
+    for text in &seen {
+        assert!(!text.contains("canary") && !text.contains(&key), "{text}");
+    }
+    for place in [directory.path().to_owned(), directory.path().join("store")] {
+        assert_eq!(files_hold(&place, ONLY_IN_A_BODY), [] as [&str; 0]);
+        assert_eq!(files_hold(&place, STORE_KEY), [] as [&str; 0]);
+    }
+}

@@ -53,7 +53,7 @@ async fn whoever_reads_for_long_does_not_let_the_log_grow_without_end() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&Options { disk_bytes_max: 64 << 20, ..options(directory.path()) }).unwrap();
     store.append(big(0, 10)).await.unwrap();
-    let endless = store.read(&store.people, |reading| {
+    let endless = store.read(&store.lists, |reading| {
         let sql = "WITH RECURSIVE endless(n) AS (SELECT count(*) FROM events UNION ALL SELECT n + 1 FROM endless)
                    SELECT max(n) FROM endless";
         Ok(reading.connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)

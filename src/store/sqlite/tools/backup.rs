@@ -10,7 +10,10 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{Partial, Progress, Report, Source, ToolError, log_of, verify};
+use super::{
+    super::open::{LOCK, SPARE},
+    Partial, Progress, Report, Source, ToolError, log_of, verify, with_suffix,
+};
 use crate::time::Clock;
 
 /// What to back up, and how.
@@ -51,8 +54,8 @@ impl BackUp {
         let began = self.clock.monotonic();
         self.check_target()?;
         let source = Source::open(&self.from)?;
-        if same_file(&source.path, &self.to) {
-            let advice = "it is the store itself: name another file with --to";
+        if same_file(&source.path, &self.to) || is_beside(&source.path, &self.to) {
+            let advice = "it is the store itself, or a file of it: name another file with --to";
             return Err(ToolError::Occupied { path: self.to.clone(), advice });
         }
         let partial = Partial::of(&self.to)?;
@@ -80,7 +83,8 @@ impl BackUp {
         if self.to.is_dir() {
             return occupied(&self.to, "it is a directory: name a file");
         }
-        if self.to.exists() && !self.overwrite {
+        // A link that leads nowhere is there, too.
+        if self.to.symlink_metadata().is_ok() && !self.overwrite {
             return occupied(&self.to, "name another file, or replace it with --force");
         }
         // SQLite would apply it to whatever has the name of its database.
@@ -94,6 +98,17 @@ impl BackUp {
 
 pub(super) fn same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Whether a file is, or would be, one of those that the engine has beside its database.
+fn is_beside(database: &Path, other: &Path) -> bool {
+    let [Some(directory), Some(of_other)] =
+        [database, other].map(|path| std::path::absolute(path).ok()?.parent()?.canonicalize().ok())
+    else {
+        return false;
+    };
+    let names = [log_of(database), with_suffix(database, "-shm"), directory.join(LOCK), directory.join(SPARE)];
+    directory == of_other && names.iter().any(|name| name.file_name() == other.file_name())
 }
 
 /// Bytes, events, keys.

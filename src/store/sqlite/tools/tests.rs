@@ -261,8 +261,29 @@ fn a_backup_is_whole_or_not_there() {
     assert!(overwrite.run(&mut |_, _| {}).is_err());
     assert_eq!(std::fs::read(&to).unwrap(), before, "a backup that failed leaves the earlier one");
     assert_eq!(std::fs::read_dir(away.path()).unwrap().count(), 1);
-    let itself = BackUp { to: sample.path(), ..overwrite };
-    assert!(matches!(itself.run(&mut |_, _| {}), Err(ToolError::Occupied { .. })));
+    for own in ["", "-wal", "-shm"].map(|suffix| with_suffix(&sample.path(), suffix)) {
+        let itself = BackUp { to: own, ..overwrite.clone() };
+        assert!(matches!(itself.run(&mut |_, _| {}), Err(ToolError::Occupied { .. })), "{}", itself.to.display());
+    }
+    for own in ["hookward.lock", "hookward.spare"] {
+        let itself = BackUp { to: sample.directory.path().join(own), ..overwrite.clone() };
+        assert!(matches!(itself.run(&mut |_, _| {}), Err(ToolError::Occupied { .. })), "{own}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_backup_follows_no_link() {
+    let (sample, away) = (Sample::new(), TempDir::new().unwrap());
+    let [to, elsewhere] = ["backup.db", "elsewhere"].map(|name| away.path().join(name));
+    std::os::unix::fs::symlink(&elsewhere, &to).unwrap();
+    assert!(matches!(back_up(&sample, &to), Err(ToolError::Occupied { .. })), "it is there, although it leads nowhere");
+    std::fs::write(&elsewhere, "of somebody else").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, with_suffix(&to, ".partial")).unwrap();
+    let from = sample.path();
+    BackUp { from, to: to.clone(), overwrite: true, verify: true, clock: Clock::system() }.run(&mut |_, _| {}).unwrap();
+    assert!(to.symlink_metadata().unwrap().is_file() && !with_suffix(&to, ".partial").exists());
+    assert_eq!(std::fs::read(&elsewhere).unwrap(), b"of somebody else");
 }
 
 #[test]
