@@ -156,11 +156,11 @@ impl Record {
             let recorded = self.0.get(&arrival.attempt.into());
             recorded.ok_or_else(|| format!("attempt {} came, and is not in the history", arrival.attempt))
         };
-        let ((status, error, _), (.., cause)) = (of(before)?, of(now)?);
+        let ((status, error, recorded_for), (.., cause)) = (of(before)?, of(now)?);
+        let is_lost = |cause: &str| ["restart", "lease lapsed"].contains(&cause);
         if now.attempt == before.attempt {
             // The outcome of the one before was never recorded.
-            let is_lost = ["restart", "lease lapsed"].contains(&&**cause);
-            return if is_lost && now.uncertain {
+            return if is_lost(cause) && now.uncertain {
                 Ok(format!("after a {cause}"))
             } else {
                 Err(format!("{before:?} and {now:?} under one number for {cause:?}"))
@@ -176,6 +176,9 @@ impl Record {
             // Also an answer that came later than the gateway waits.
             (Act::Answer(..) | Act::Hang, None) if error.contains("timed out") => Ok("after a timeout".to_owned()),
             (Act::Reset | Act::Cut, None) => Ok("after a cut connection".to_owned()),
+            // Its outcome was never recorded: the one of that number that was is another, made after a restart on a
+            // connection which broke before it came.
+            (_, None) if is_lost(recorded_for) && now.uncertain => Ok(format!("after a {recorded_for}")),
             _ => Err(format!("{before:?} is recorded as {status:?}, {error:?}")),
         }
     }
