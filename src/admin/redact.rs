@@ -17,7 +17,7 @@ use crate::{
 
 /// What of a source's events nobody is shown.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each names one place, and none depends on another")]
+#[expect(clippy::struct_excessive_bools, reason = "each says of one thing that is shown whether it is hidden")]
 pub struct Hidden {
     /// JSON pointers into the body.
     pub pointers: Vec<String>,

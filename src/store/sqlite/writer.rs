@@ -215,8 +215,11 @@ impl Writer {
     /// log until the next commit: if then a bit flips in it and the process crashes, the recovery takes the part before
     /// the flip, and puts older pages over newer ones.
     fn renew_log(&mut self) {
-        let commit = |connection: &Connection, now| {
+        let commit = |connection: &Connection, now: Stamp| {
             connection.execute_batch("BEGIN IMMEDIATE")?;
+            // SQLite writes no page for a row that stays as it is, and without a page the log does not begin anew. The
+            // clock may have been saved a moment ago, so it is changed in between.
+            save_clock(connection, Stamp { wall_ms: now.wall_ms ^ 1, ..now })?;
             save_clock(connection, now)?;
             connection.execute_batch("COMMIT")
         };
