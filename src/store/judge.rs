@@ -48,7 +48,7 @@ pub(super) const SCAN_BYTES_MAX: u64 = 16 << 20;
 pub(super) const COUNT_MAX: usize = 10_000;
 /// Events that one act changes.
 pub(super) const ACT_MAX: usize = 500;
-/// Finished operations that are kept.
+/// Operations that are kept of those that do not run.
 pub(super) const OPERATIONS_MAX: usize = 100;
 /// What an event takes besides its body and headers: its row, deliveries, keys and indexes.
 pub(super) const OVERHEAD_BYTES: u64 = 4096;

@@ -440,7 +440,8 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     /// `skipped` of the operation are as before the call; those of the returned one count this part, too.
     /// What fits no event of it is skipped, not an error.
     fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>>;
-    /// Saves an operation: begun, stopped, resumed. Of those that are over, the latest 100 are kept.
+    /// Saves an operation: begun, stopped, resumed. Of those that do not run the latest 100
+    /// are kept, and this one.
     fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All that are kept, newest first.
     fn operations(&self) -> BoxFuture<'_, Result<Vec<Operation>, StoreError>>;

@@ -138,10 +138,13 @@ impl Inner {
     }
 
     pub(super) fn save_operation(&mut self, operation: Operation) {
-        self.operations.insert(operation.id, operation);
-        let finished = self.operations.values().filter(|one| one.state == OperationState::Finished);
-        let ids: Vec<EventId> = finished.map(|one| one.id).collect();
-        for id in &ids[..ids.len().saturating_sub(OPERATIONS_MAX)] {
+        let saved = operation.id;
+        // Never the one just saved: whoever watches it looks once more.
+        let others = OPERATIONS_MAX - usize::from(operation.state != OperationState::Running);
+        self.operations.insert(saved, operation);
+        let over = self.operations.values().filter(|one| one.state != OperationState::Running && one.id != saved);
+        let ids: Vec<EventId> = over.map(|one| one.id).collect();
+        for id in &ids[..ids.len().saturating_sub(others)] {
             self.operations.remove(id);
         }
     }

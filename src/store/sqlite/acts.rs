@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::{
     super::{
-        Act, Operation, Pause, StoreError,
+        Act, Operation, OperationState, Pause, StoreError,
         judge::{ACT_MAX, OPERATIONS_MAX, tally},
     },
     desk::Desk,
@@ -61,12 +61,14 @@ impl Desk<'_> {
             operation.created_at.unix_ns(),
             operation.changed_at.unix_ns(),
         ])?;
+        // Never the one just saved: whoever watches it looks once more.
+        let others = OPERATIONS_MAX - usize::from(operation.state != OperationState::Running);
         self.connection
             .prepare_cached(
                 "DELETE FROM operations WHERE id IN
-                 (SELECT id FROM operations WHERE state = 'finished' ORDER BY id DESC LIMIT -1 OFFSET ?1)",
+                 (SELECT id FROM operations WHERE state <> 'running' AND id <> ?1 ORDER BY id DESC LIMIT -1 OFFSET ?2)",
             )?
-            .execute([OPERATIONS_MAX])?;
+            .execute((operation.id.as_bytes(), others))?;
         Ok(())
     }
 
