@@ -15,6 +15,7 @@ use crate::{
     config::model::Mode,
     event::EventId,
     replay::{Entry, Flight, Phase, Set},
+    store::StoreError,
     verify::{Key, Keys},
 };
 
@@ -58,7 +59,17 @@ where
     }
     fn call(&mut self, webhook: Verified) -> Self::Future {
         let (gate, inner) = (self.gate.clone(), self.inner.clone());
-        Box::pin(async move { once_for(&gate, webhook, inner).await })
+        Box::pin(async move {
+            let ack = once_for(&gate, webhook, inner).await?;
+            // After a failed write nobody knows what the disk still has of what was acknowledged before, and the guard
+            // remembers only that. What an upstream has just taken is taken all the same.
+            match gate.store.health() {
+                Err(broken @ StoreError::Poisoned(_)) if !matches!(ack, Ack::Answered { copy: false, .. }) => {
+                    Err(broken.into())
+                }
+                _ => Ok(ack),
+            }
+        })
     }
 }
 

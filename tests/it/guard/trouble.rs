@@ -1,5 +1,6 @@
 //! What goes wrong between the webhook and its answer: a restart, a full store, a client that leaves, a deadline.
 
+use rusqlite::Connection;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{PATH, SECRET, StoreHeld, send, signed_request, source, stored};
@@ -48,6 +49,33 @@ async fn a_webhook_refused_by_a_full_store_leaves_nothing_and_is_accepted_when_t
     let received = world.upstream.wait_for(accepted + 1).await;
     assert_eq!(received[accepted].header("hookward-event-id"), Some(&*id));
     assert_eq!(received[accepted].body[..], body(accepted)[..]);
+}
+
+/// Points a table at a page that is not there, behind the back of the gateway: its next write finds the file damaged,
+/// and the store takes nothing more.
+fn break_store(world: &World) {
+    let connection = Connection::open(world.data.path().join("store/hookward.db")).expect("the database is there");
+    connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout");
+    let broken = "PRAGMA writable_schema = ON; BEGIN IMMEDIATE;
+        UPDATE sqlite_schema SET rootpage = 999999 WHERE name IN ('bodies', 'events'); COMMIT";
+    connection.execute_batch(broken).expect("the schema can be written");
+    let version: i64 = connection.pragma_query_value(None, "schema_version", |row| row.get(0)).expect("a version");
+    connection.pragma_update(None, "schema_version", version + 1).expect("everybody reads it anew");
+}
+
+#[tokio::test]
+async fn after_a_failed_write_even_a_duplicate_is_refused() {
+    let world = World::start(&source("queue", "")).await;
+    assert_eq!(send(&world, b"{}", 0).await.ack().0, "accepted");
+    world.settled().await;
+    assert_eq!(send(&world, b"{}", 0).await.ack().0, "duplicate");
+    break_store(&world);
+    assert_eq!(send(&world, b"{\"n\":2}", 0).await.status, 503);
+    let broken = world.gateway.broken().await.to_string();
+    assert!(broken.contains("takes no more writes"), "{broken}");
+    // The guard remembers it, but nobody knows any more whether the disk does.
+    let again = send(&world, b"{}", 0).await;
+    assert_eq!((again.status, again.headers.contains_key("retry-after")), (503, true), "{}", again.text());
 }
 
 #[tokio::test]
