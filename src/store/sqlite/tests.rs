@@ -296,6 +296,19 @@ async fn the_counters_agree_with_the_tables() {
 }
 
 #[tokio::test]
+async fn what_is_written_right_before_the_end_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let (id, source) = (EventId::from_bytes([1; 16]), Name::from("shop"));
+    // Durable at most 100 ms later, or as the store closes.
+    store.record(id, &source, keys(1, 1, 1), None, false).await.unwrap();
+    store.close().await;
+    let report = tools::verify(directory.path(), &mut |_, _| {}).unwrap();
+    assert!(report.is_whole(), "{:?}", report.damage);
+    assert_eq!(open(directory.path()).stats().await.unwrap().keys, 2);
+}
+
+#[tokio::test]
 async fn what_cannot_be_opened_says_why_and_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |directory: &Path| SqliteStore::open(&options(directory)).unwrap_err().to_string();

@@ -338,6 +338,8 @@ impl Writer {
         if self.connection.is_autocommit() {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
         }
+        // Of what no commit was waited for.
+        self.books.save(&self.connection)?;
         save_clock(&self.connection, self.last)?;
         self.connection.execute_batch("COMMIT")?;
         checkpoint(&self.connection).map(drop)
