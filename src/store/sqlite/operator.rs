@@ -11,7 +11,7 @@ use super::{
     },
     append::NewDelivery,
     damage::index_differs,
-    desk::Desk,
+    desk::{DELIVERY, Desk},
     job::Stop,
     rows::{self, EventRow, Placed, Sql},
     seal::{DELIVERIES, EVENTS},
@@ -46,8 +46,7 @@ pub(super) static UNPARK: Sql = Sql::new(|| {
     let changes = [("state", "'due'"), ("reason", "NULL"), ("due_at", "?2"), ("armed_at", "?2"), ("tries", "0")];
     DELIVERIES.update(&changes, &format!("{IS_PARKED} AND order_key IS NULL"))
 });
-static PARKED_IN_ORDER: Sql =
-    Sql::new(|| format!("SELECT {} FROM deliveries WHERE {IS_PARKED} ORDER BY id", DELIVERIES.listed()));
+static PARKED_IN_ORDER: Sql = Sql::new(|| format!("SELECT id FROM deliveries WHERE {IS_PARKED} ORDER BY id"));
 static UNPARK_ONE: Sql = Sql::new(|| {
     let changes = [("state", "'due'"), ("reason", "?3"), ("due_at", "?4"), ("armed_at", "?2"), ("tries", "0")];
     DELIVERIES.update(&changes, "id = ?1")
@@ -190,12 +189,14 @@ impl Desk<'_> {
     fn unpark(&mut self, upstream: &Name) -> Result<(), Stop> {
         let parked = self.books.count(upstream, State::Parked);
         let mut changed = self.connection.prepare_cached(&UNPARK)?.execute(params![upstream, self.now_ms])?;
-        let in_order: Vec<(i64, Option<Placed>)> = self
+        // Numbers only: there may be a million of them.
+        let in_order: Vec<i64> = self
             .connection
             .prepare_cached(&PARKED_IN_ORDER)?
-            .query_map([upstream], |row| Ok((row.get(0)?, rows::placed(row, 0)?)))?
+            .query_map([upstream], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        for (id, placed) in in_order {
+        for id in in_order {
+            let placed = self.connection.prepare_cached(&DELIVERY)?.query_row([id], |row| rows::placed(row, 0))?;
             let is_taken = match placed {
                 Some(Placed { order_key: Some(key), source, .. }) => {
                     self.is_somebody_queued(upstream, &source, &key)?
