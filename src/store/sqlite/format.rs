@@ -48,7 +48,6 @@ pub(super) fn prepare(connection: &mut Connection, now: Stamp) -> Result<Saved, 
         1 => {
             compare(&transaction, SCHEMA_OF_FORMAT_1)?;
             from_format_1(&transaction)?;
-            tracing::info!("the store was brought from format 1 to format {FORMAT_VERSION}");
         }
         FORMAT_VERSION => {}
         other => return Err(Fault::Damaged(format!("there is no format {other}"))),
@@ -57,6 +56,9 @@ pub(super) fn prepare(connection: &mut Connection, now: Stamp) -> Result<Saved, 
     compare(&transaction, SCHEMA)?;
     let saved = read_clock(&transaction)?;
     transaction.commit()?;
+    if version == 1 {
+        tracing::info!("the store was brought from format 1 to format {FORMAT_VERSION}");
+    }
     Ok(saved)
 }
 
