@@ -157,7 +157,7 @@ pub(super) async fn act(
         Action::Purge => store.purge(id).await.map(|()| 1),
     };
     if count.is_ok() && matches!(action, Action::Forget | Action::Purge) {
-        (admin.forgotten)(id);
+        (admin.forgotten)(&[id]);
     }
     let count = match count {
         // Forgetting twice is fine: the keys are free, which is what was asked.

@@ -111,8 +111,8 @@ pub type HiddenOf = Box<dyn Fn(&str) -> Option<Hidden> + Send + Sync>;
 pub type EventKeys = Box<dyn Fn(&str, &str) -> Result<Vec<Key>, String> + Send + Sync>;
 /// Pauses an upstream, or lets it go on. False if there is no such upstream.
 pub type SetPaused = Box<dyn Fn(String, Option<Pause>) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
-/// Told after the store has forgotten the keys of an event, so that the guard forgets them too.
-pub type Forgotten = Arc<dyn Fn(EventId) + Send + Sync>;
+/// Told after the store has forgotten the keys of these events, so that the guard forgets them too.
+pub type Forgotten = Arc<dyn Fn(&[EventId]) + Send + Sync>;
 
 /// What the gateway gives to make an [`Admin`] of.
 pub struct Given {

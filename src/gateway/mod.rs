@@ -21,7 +21,7 @@ use crate::{
     },
     delivery::{self, LaneStatus, Lanes, SourceRule},
     document::format_size,
-    event::State,
+    event::{EventId, State},
     http::listener::{self, ConnectionLimits},
     ingress::{self, Gate, Peer},
     store::{self, EventStore, StoreError, memory::MemoryStore, sqlite::SqliteStore},
@@ -113,7 +113,7 @@ impl Gateway {
         let gate = Gate::new(&config, store.clone(), lanes.clone(), health.clone(), metrics.clone(), clock.clone());
         let operations = {
             let gate = gate.clone();
-            Operations::new(store.clone(), clock.clone(), Arc::new(move |id| gate.forget(id)))
+            Operations::new(store.clone(), clock.clone(), Arc::new(move |ids: &[EventId]| gate.forget(ids)))
         };
         let parts = Parts { gate, store, lanes, health, metrics, clock, operations };
         let mut gateway = Self {
@@ -208,7 +208,7 @@ impl Gateway {
                 let lanes = pausing.clone();
                 Box::pin(async move { lanes.set_paused(&name, pause).await })
             }),
-            forgotten: Arc::new(move |id| gate.forget(id)),
+            forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
             operations: parts.operations.clone(),
         }
     }

@@ -129,9 +129,9 @@ impl Gate {
         self.cut.cancel();
     }
 
-    /// Drops an event's keys from the guard's memory, after the store has forgotten them.
-    pub fn forget(&self, id: EventId) {
-        self.guard.forget(id);
+    /// Drops the keys of these events from the guard's memory, after the store has forgotten them.
+    pub fn forget(&self, ids: &[EventId]) {
+        self.guard.forget(ids);
     }
 
     /// Requests in flight, and bytes of bodies they hold.

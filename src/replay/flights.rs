@@ -126,13 +126,17 @@ where
         Entry::Lead(Flight { flights: self.clone(), set, phase, landed: false, uncertain })
     }
 
-    /// Drops an event's keys from memory, so that the store decides about them again.
-    pub fn forget(&self, id: I)
+    /// Drops the keys of these events from memory, so that the store decides about them again. One pass through the
+    /// whole memory, while everybody waits: so it is for many events at once.
+    pub fn forget(&self, ids: &[I])
     where
-        I: PartialEq,
+        I: Ord,
     {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
         let mut table = self.table.lock().expect("no panic while the table is locked");
-        let keys: Vec<K> = table.known.iter().filter(|(_, (known, _))| *known == id).map(|(key, _)| *key).collect();
+        let is_meant = |known: &I| ids.binary_search(known).is_ok();
+        let keys: Vec<K> = table.known.iter().filter(|(_, (known, _))| is_meant(known)).map(|(key, _)| *key).collect();
         for key in keys {
             table.known.pop(&key);
         }

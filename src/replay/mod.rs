@@ -86,7 +86,8 @@ mod tests {
         }
         assert!(matches!(guard.enter(set(&[1], 7)), Entry::Lead(_)), "the oldest was evicted");
         assert!(matches!(guard.enter(set(&[3], 7)), Entry::Known(3)));
-        guard.forget(3);
+        guard.forget(&[7, 3]);
         assert!(matches!(guard.enter(set(&[3], 7)), Entry::Lead(_)));
+        assert!(matches!(guard.enter(set(&[2], 7)), Entry::Known(2)), "and nothing else");
     }
 }

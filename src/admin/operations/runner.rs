@@ -79,7 +79,7 @@ impl Drop for Place {
 }
 
 impl Operations {
-    /// None runs yet. `forgotten` is told of every event whose keys may have been freed.
+    /// None runs yet. `forgotten` is told of the events whose keys may have been freed.
     pub fn new(store: Arc<dyn EventStore>, clock: Clock, forgotten: Forgotten) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -183,9 +183,7 @@ impl Operations {
             }
             single = single.saturating_sub(1);
             if matches!(act, Act::Forget | Act::Purge) {
-                for id in &slice {
-                    (self.forgotten)(*id);
-                }
+                (self.forgotten)(&slice);
             }
             if operation.state == OperationState::Finished {
                 return (operation, None);

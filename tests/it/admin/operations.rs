@@ -29,7 +29,7 @@ impl Desk {
         let mut given = given("127.0.0.1:1".parse().expect("an address"), &[], store);
         let forgotten = Arc::new(Mutex::new(Vec::new()));
         let told = forgotten.clone();
-        given.forgotten = Arc::new(move |id| told.lock().expect("not poisoned").push(id));
+        given.forgotten = Arc::new(move |ids| told.lock().expect("not poisoned").extend_from_slice(ids));
         given.operations = Operations::new(given.store.clone(), given.clock.clone(), given.forgotten.clone());
         Self { operations: given.operations.clone(), admin: Admin::new(given), forgotten }
     }
