@@ -8,7 +8,7 @@ use super::{
     super::{
         Appended, Known, Lease,
         judge::{Birth, Resend, Verdict, birth, cause, check_share, event_bytes, is_redelivery, judge, rearms, resend},
-        vault::Vault,
+        vault::{Kind, Vault},
     },
     desk::Desk,
     job::Stop,
@@ -31,7 +31,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(event: NewEvent, vault: &Vault) -> Self {
-        let sealed = vault.seal(event.head.id, &event.body);
+        let sealed = vault.seal(Kind::Event, event.head.id, &event.body);
         let stored = sealed.as_ref().map_or(&event.body[..], |(_, stored)| stored);
         Self { headers: rows::encode_headers(&event.head.headers), body_seal: seal::of_body(stored), event, sealed }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    super::{StoreError, elapsed::after},
+    super::{StoreError, elapsed::after, vault::Kind},
     damage::index_differs,
     desk::Desk,
     job::Stop,
@@ -172,7 +172,7 @@ impl Desk<'_> {
             return Err(index_differs().into());
         }
         if let Some(key) = key {
-            match self.books.vault.open(event, &key, &answer.body) {
+            match self.books.vault.open(Kind::Answer, event, &key, &answer.body) {
                 Ok(body) => answer.body = body.into(),
                 Err(error) => {
                     if matches!(error, StoreError::Damaged(_)) {
@@ -187,7 +187,7 @@ impl Desk<'_> {
 
     /// Answers are small, so they are encrypted here and not beforehand, where the event is not known.
     pub(super) fn keep_answer(&mut self, event: EventId, answer: &Answer, kept: Duration) -> Result<(), Stop> {
-        let sealed = self.books.vault.seal(event, &answer.body);
+        let sealed = self.books.vault.seal(Kind::Answer, event, &answer.body);
         let (key, stored) =
             sealed.as_ref().map_or((None, &answer.body[..]), |(key, stored)| (Some(key), stored.as_slice()));
         self.connection.prepare_cached(&KEEP_ANSWER)?.execute(params![

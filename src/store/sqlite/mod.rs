@@ -54,7 +54,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
     Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Operation, Page, Pause, Settled,
-    Shown, Stats, StoreError, Swept, elapsed::Elapsed, vault::Vault,
+    Shown, Stats, StoreError, Swept,
+    elapsed::Elapsed,
+    vault::{Kind, Vault},
 };
 use crate::{
     config::model::{self, Durability, EncryptionKey},
@@ -281,7 +283,7 @@ impl SqliteStore {
         let Taken { mut leased, body_key } = taken;
         let Some(key) = body_key else { return Ok(Some(leased)) };
         let (lease, id) = (leased.lease, leased.event.head.id);
-        let dealt_with = match self.vault.open(id, &key, &leased.event.body) {
+        let dealt_with = match self.vault.open(Kind::Event, id, &key, &leased.event.body) {
             Ok(body) => {
                 leased.event.body = Body::free(body);
                 return Ok(Some(leased));

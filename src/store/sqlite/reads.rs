@@ -7,7 +7,12 @@ use std::{collections::BTreeMap, path::Path, sync::PoisonError, time::Duration};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    super::{Operation, Pause, Shown, Stats, StoreError, elapsed::between, judge::NEVER, vault::Vault},
+    super::{
+        Operation, Pause, Shown, Stats, StoreError,
+        elapsed::between,
+        judge::NEVER,
+        vault::{Kind, Vault},
+    },
     damage::{Damage, of_event},
     desk::{DELIVERIES_OF_EVENT, EVENT},
     job::{Shared, Stop},
@@ -105,7 +110,7 @@ impl Reading<'_> {
         };
         match &event.body_key {
             None => Ok(Some(stored)),
-            Some(key) => match self.vault.open(id, key, &stored) {
+            Some(key) => match self.vault.open(Kind::Event, id, key, &stored) {
                 Err(StoreError::Damaged(_)) => Err(self.damaged("bodies", id)),
                 opened => Ok(Some(opened?)),
             },
