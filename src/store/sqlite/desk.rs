@@ -30,6 +30,7 @@ pub(super) struct Deliveries {
 }
 
 pub(super) static EVENT: Sql = Sql::new(|| format!("SELECT {} FROM events WHERE id = ?1", EVENTS.listed()));
+pub(super) static DELIVERY: Sql = Sql::new(|| format!("SELECT {} FROM deliveries WHERE id = ?1", DELIVERIES.listed()));
 pub(super) static DELIVERIES_OF_EVENT: Sql =
     Sql::new(|| format!("SELECT {} FROM deliveries WHERE event = ?1 ORDER BY id", DELIVERIES.listed()));
 static UNFINISH: Sql = Sql::new(|| EVENTS.update(&[("finished_at", "NULL")], "id = ?1 AND finished_at IS NOT NULL"));

@@ -278,32 +278,41 @@ impl SqliteStore {
         read.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
-    /// Decrypts a leased body. `None`: the delivery was dealt with, there is nothing to try.
-    async fn opened(&self, taken: Taken) -> Result<Option<Leased>, StoreError> {
-        let Taken { mut leased, body_key } = taken;
-        let Some(key) = body_key else { return Ok(Some(leased)) };
-        let (lease, id) = (leased.lease, leased.event.head.id);
-        let dealt_with = match self.vault.open(Kind::Event, id, &key, &leased.event.body) {
-            Ok(body) => {
-                leased.event.body = Body::free(body);
-                return Ok(Some(leased));
+    /// Decrypts leased bodies. What does not open is dealt with here, all of it in one commit: whoever is due behind a
+    /// long queue of such deliveries must not wait for each of them.
+    async fn opened(&self, all: Vec<Taken>) -> Vec<Leased> {
+        let (mut opened, mut closed) = (Vec::with_capacity(all.len()), Vec::new());
+        for Taken { mut leased, body_key } in all {
+            let Some(key) = body_key else {
+                opened.push(leased);
+                continue;
+            };
+            let id = leased.event.head.id;
+            match self.vault.open(Kind::Event, id, &key, &leased.event.body) {
+                Ok(body) => {
+                    leased.event.body = Body::free(body);
+                    opened.push(leased);
+                }
+                Err(StoreError::KeyMissing(_)) => {
+                    self.say_that_a_key_is_missing(id, &key);
+                    closed.push((leased.lease, None));
+                }
+                Err(error) => {
+                    tracing::error!(event = %id, %error, "a stored body cannot be used");
+                    closed.push((leased.lease, Some(format!("the body does not open with the key {key}"))));
+                }
             }
-            Err(StoreError::KeyMissing(_)) => {
-                self.say_that_a_key_is_missing(id, &key);
-                // Nothing is lost: the key may come back.
-                self.give_back(lease, KEY_MISSING).await
-            }
-            Err(error) => {
-                let what = format!("the body does not open with the key {key}");
-                tracing::error!(event = %id, %error, "a stored body cannot be used");
-                self.write(move |desk| desk.bury_leased(lease, &what)).await
-            }
-        };
-        match dealt_with {
-            // It lapsed meanwhile: whoever has it now does the same.
-            Ok(()) | Err(StoreError::LeaseLost) => Ok(None),
-            Err(error) => Err(error),
         }
+        if !closed.is_empty() {
+            let dealt_with = self.write(move |desk| {
+                closed.iter().try_for_each(|(lease, damage)| desk.put_off(*lease, damage.as_deref()))
+            });
+            if let Err(error) = dealt_with.await {
+                // Their leases lapse. The others are no worse for it.
+                tracing::warn!(%error, "failed to put off what cannot be decrypted");
+            }
+        }
+        opened
     }
 
     fn say_that_a_key_is_missing(&self, event: EventId, key: &str) {
@@ -361,11 +370,7 @@ impl EventStore for SqliteStore {
         let upstream = upstream.to_owned();
         Box::pin(async move {
             let all = self.write(move |desk| desk.lease(&upstream, max, length)).await?;
-            let mut leased = Vec::with_capacity(all.len());
-            for taken in all {
-                leased.extend(self.opened(taken).await?);
-            }
-            Ok(leased)
+            Ok(self.opened(all).await)
         })
     }
 

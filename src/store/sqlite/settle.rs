@@ -10,14 +10,14 @@ use super::{
         elapsed::after,
         judge::{HISTORY_MAX, ITEM_LIFE, cause, is_uncertain},
     },
-    desk::Desk,
+    KEY_MISSING,
+    desk::{DELIVERY, Desk},
     job::Stop,
     rows::{self, Placed, Sql},
     seal::{ATTEMPTS, DELIVERIES, EVENTS, ITEMS},
 };
 use crate::event::{EventId, Item, State};
 
-static CURRENT: Sql = Sql::new(|| format!("SELECT {} FROM deliveries WHERE id = ?1", DELIVERIES.listed()));
 static INSERT_ATTEMPT: Sql = Sql::new(|| ATTEMPTS.insert("REPLACE"));
 static SETTLE: Sql = Sql::new(|| {
     let changes = [
@@ -96,18 +96,27 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Makes a dead letter of a leased delivery whose body turned out not to be usable.
-    pub(super) fn bury_leased(&mut self, lease: Lease, what: &str) -> Result<(), Stop> {
-        let placed = self.current(lease)?;
-        self.books.shared.damage.found("bodies", placed.event);
-        Ok(self.bury(&placed, what)?)
+    /// What becomes of a leased delivery whose body does not open: a dead letter if it is damaged, else it waits for
+    /// its key. One whose lease lapsed meanwhile is left to whoever has it now.
+    pub(super) fn put_off(&mut self, lease: Lease, damage: Option<&str>) -> Result<(), Stop> {
+        let put_off = match damage {
+            None => self.give_back(lease, KEY_MISSING),
+            Some(what) => self.current(lease).and_then(|placed| {
+                self.books.shared.damage.found("bodies", placed.event);
+                Ok(self.bury(&placed, what)?)
+            }),
+        };
+        match put_off {
+            Err(Stop::Refused(_)) => Ok(()),
+            other => other,
+        }
     }
 
     /// The delivery of a lease that is still its holder's. A damaged one is dealt with when the lease has lapsed.
     fn current(&self, lease: Lease) -> Result<Placed, Stop> {
         let found = self
             .connection
-            .prepare_cached(&CURRENT)?
+            .prepare_cached(&DELIVERY)?
             .query_row([lease.delivery], |row| rows::placed(row, 0))
             .optional()?;
         match found {

@@ -104,3 +104,20 @@ async fn under_another_key_of_its_name_a_delivery_waits_and_is_not_lost() {
     tokio::time::advance(KEY_MISSING).await;
     assert_eq!(store.lease("a", 9, LEASE).await.unwrap()[0].event.body[..], *BODY);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_without_its_key_is_put_off_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), vec![key("main", 1)]);
+    for n in 0..20 {
+        store.append(new(n)).await.unwrap();
+    }
+    store.close().await;
+    let store = open(directory.path(), vec![key("other", 1)]);
+    store.append(new(20)).await.unwrap();
+    let before = store.commits();
+    assert_eq!(store.lease("a", 64, LEASE).await.unwrap().len(), 1);
+    let commits = store.commits() - before;
+    assert!(commits <= 2, "{commits} commits: whoever is behind them waits for each");
+    assert_eq!(store.next_due("a").await, Ok(Some(KEY_MISSING)));
+}
