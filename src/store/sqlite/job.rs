@@ -1,7 +1,7 @@
 //! What the writer is handed, and what it shares with those who hand it over.
 
 use std::sync::{
-    Mutex, OnceLock,
+    Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -113,9 +113,24 @@ pub(super) struct Shared {
     /// The numbers as of the latest commit.
     pub(super) tallies: Mutex<Tallies>,
     pub(super) damage: Damage,
+    /// How long the write-ahead log is, in bytes.
+    pub(super) log_bytes: AtomicU64,
+    /// How long it was when what a person reads now was begun.
+    pub(super) person_reads_from: Mutex<Option<u64>>,
 }
 
 impl Shared {
+    /// By how much the log has become longer while a person reads.
+    pub(super) fn log_grew_under_reader(&self) -> u64 {
+        let from = *self.person_reads_from.lock().unwrap_or_else(PoisonError::into_inner);
+        from.map_or(0, |from| self.log_bytes.load(Ordering::Relaxed).saturating_sub(from))
+    }
+
+    pub(super) fn person_reads(&self, reads: bool) {
+        let from = reads.then(|| self.log_bytes.load(Ordering::Relaxed));
+        *self.person_reads_from.lock().unwrap_or_else(PoisonError::into_inner) = from;
+    }
+
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if let Some(why) = self.poisoned.get() {
             return Err(StoreError::Poisoned(why.clone()));

@@ -129,6 +129,22 @@ pub struct SqliteStore {
     key_missing_said_until_ms: AtomicI64,
 }
 
+/// A person reads, for as long as this lives.
+struct PersonReads<'a>(&'a Shared);
+
+impl<'a> PersonReads<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.person_reads(true);
+        Self(shared)
+    }
+}
+
+impl Drop for PersonReads<'_> {
+    fn drop(&mut self) {
+        self.0.person_reads(false);
+    }
+}
+
 /// A read-only connection.
 struct Reader {
     /// `None` once the store is closed.
@@ -259,9 +275,12 @@ impl SqliteStore {
         let turn = Arc::clone(&reader.turn).acquire_owned().await.map_err(|_| self.gone())?;
         let (reader, now_ms) = (Arc::clone(reader), self.elapsed.now_ms());
         let (vault, shared) = (self.vault.clone(), Arc::clone(&self.shared));
+        let by_person = Arc::ptr_eq(&reader, &self.lists);
         let read = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let connection = reader.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            // Under the lock: there is one such reader at a time.
+            let _reads = by_person.then(|| PersonReads::new(&shared));
             let connection = connection.as_ref().ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))?;
             let reading = Reading { connection, now_ms, vault: &vault, damage: &shared.damage };
             run(reading).map_err(|stop| match stop {

@@ -120,6 +120,8 @@ pub(super) struct Opened {
 /// How `disk_bytes_max` is shared out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DiskLimits {
+    /// All files together.
+    pub(super) bytes_max: u64,
     /// Above this, in bytes of used pages, nothing new is stored.
     pub(super) soft_bytes: u64,
     /// The database file itself, in pages. What lies between is for settling what was accepted.
@@ -142,6 +144,7 @@ impl DiskLimits {
         // SQLite counts pages in 32 bits.
         let hard_pages = (hard_bytes / PAGE_BYTES).clamp(1, 0xffff_fffe);
         Self {
+            bytes_max: disk_bytes_max,
             soft_bytes: hard_bytes.saturating_sub(reserve),
             hard_pages,
             log_bytes: log_bytes - spare_bytes,

@@ -1,6 +1,6 @@
 //! Room: what is removed, and what is refused when nothing more can be.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use rusqlite::types::ValueRef;
 
@@ -21,6 +21,8 @@ use crate::event::EventId;
 /// History is removed for a new event this many events at a time, and this often.
 const ROOM_SLICE: usize = 64;
 const ROOM_SLICES: usize = 4;
+
+const LOG_HELD: &str = "another process (a backup, a verification) reads the store, so that its log cannot begin anew";
 
 pub(super) static OLDEST_HISTORY: Sql = Sql::new(|| {
     format!(
@@ -63,7 +65,7 @@ impl Desk<'_> {
             self.books.shrunk = gave_back && (is_disk_full || !goes_on);
         }
         if self.books.full {
-            self.books.full = self.room()? == 0;
+            self.books.full = self.room()? == 0 || !self.log_leaves_room(0)?;
         }
         Ok(Swept {
             keys: (removed[0] + removed[1]) as u64,
@@ -132,6 +134,14 @@ impl Desk<'_> {
             return Err(StoreError::Full("no space is left on its disk".to_owned()).into());
         }
         let needed = bytes as u64 + OVERHEAD_BYTES;
+        // Without its history the log would only become longer.
+        if !self.log_leaves_room(needed)? {
+            if !self.books.full {
+                tracing::warn!("{LOG_HELD}: nothing new is stored until it has ended, deliveries go on");
+            }
+            self.books.full = true;
+            return Err(StoreError::Full(LOG_HELD.to_owned()).into());
+        }
         let mut room = match self.books.room_bytes {
             Some(room) if room >= needed => room,
             _ => self.room()?,
@@ -153,6 +163,18 @@ impl Desk<'_> {
     fn room(&self) -> rusqlite::Result<u64> {
         let (pages, free) = self.pages()?;
         Ok(self.books.limits.soft_bytes.saturating_sub((pages - free) * PAGE_BYTES))
+    }
+
+    /// Whether all files together keep to their bound although somebody keeps the log from beginning anew. A store
+    /// that history has filled up to its bound goes over it by a quarter: a backup is no reason to refuse at once.
+    fn log_leaves_room(&self, needed: u64) -> rusqlite::Result<bool> {
+        let limits = self.books.limits;
+        let log_bytes = self.books.shared.log_bytes.load(Ordering::Relaxed);
+        if log_bytes + needed <= limits.bytes_max / 4 {
+            return Ok(true);
+        }
+        let files_bytes = self.pages()?.0 * PAGE_BYTES + log_bytes + self.books.spare.bytes();
+        Ok(files_bytes + needed <= limits.bytes_max)
     }
 
     /// Pages of the database file, and how many of them are free.

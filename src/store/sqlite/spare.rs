@@ -58,6 +58,11 @@ impl Spare {
         self.bytes / 3 * 2
     }
 
+    /// What it takes, there or not.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn is_there(&self) -> bool {
         self.is_there
     }

@@ -190,25 +190,34 @@ impl Writer {
     ///
     /// What bounds the log while somebody reads: a reader keeps the log from beginning anew, not from being moved. A
     /// worker's reads are short. A person's read is ended when the log has become twice as long as it should be, and
-    /// only that of another process (a backup) is waited for.
+    /// half of that while it read. That of another process (a backup) cannot be ended: `make_room` refuses what is new
+    /// before all files together become too long. Until the reader is gone each group looks again, as there may be no
+    /// commit any more to look after; that reads nothing and writes nothing.
     fn tend_log(&mut self) {
-        let (log_bytes, bytes_max) =
-            (self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES, self.books.spare.log_bytes());
+        let log_bytes = self.note_log();
+        let bytes_max = self.books.spare.log_bytes();
         let is_due = log_bytes >= bytes_max || self.books.shrunk;
         if !is_due || !self.connection.is_autocommit() || self.shared.poisoned.get().is_some() {
             return;
         }
-        // Looked at again after the next commit.
-        self.log_pages.store(0, Ordering::Relaxed);
         self.books.shrunk = false;
         match checkpoint(&self.connection) {
             Ok(true) => self.renew_log(),
-            Ok(false) if log_bytes >= bytes_max * 2 => self.interrupt.interrupt(),
+            Ok(false) if log_bytes >= bytes_max * 2 && self.shared.log_grew_under_reader() >= bytes_max => {
+                self.interrupt.interrupt();
+            }
             Ok(false) => {}
             Err(error) => {
                 self.poison(&error);
             }
         }
+        self.note_log();
+    }
+
+    fn note_log(&self) -> u64 {
+        let bytes = self.log_pages.load(Ordering::Relaxed) * PAGE_BYTES;
+        self.shared.log_bytes.store(bytes, Ordering::Relaxed);
+        bytes
     }
 
     /// Begins the log anew, with a new salt, by committing the clock. Else what was moved would stay in it as a valid
