@@ -47,6 +47,26 @@ impl Prepared {
     }
 }
 
+/// What a new event is to an earlier one.
+#[derive(Clone, Copy, Debug)]
+enum Relation {
+    None,
+    DuplicateOf(EventId),
+    ConflictOf(EventId, OnConflict),
+}
+
+impl Relation {
+    const fn duplicate_of(self) -> Option<EventId> {
+        if let Self::DuplicateOf(first) = self { Some(first) } else { None }
+    }
+    const fn conflict_of(self) -> Option<EventId> {
+        if let Self::ConflictOf(first, _) = self { Some(first) } else { None }
+    }
+    const fn on_conflict(self) -> Option<OnConflict> {
+        if let Self::ConflictOf(_, how) = self { Some(how) } else { None }
+    }
+}
+
 /// A delivery to be made.
 pub(super) struct NewDelivery<'a> {
     pub(super) event: EventId,
@@ -63,7 +83,7 @@ static INSERT_DELIVERY: Sql = Sql::new(|| DELIVERIES.insert("ROLLBACK"));
 static COUNT_COPY: Sql = Sql::new(|| EVENTS.update(&[("copies", "copies + 1")], "id = ?1"));
 
 impl Desk<'_> {
-    pub(super) fn append(&mut self, new: Prepared) -> Result<Appended, Stop> {
+    pub(super) fn append(&mut self, new: &Prepared) -> Result<Appended, Stop> {
         let verdict = judge(&new.event.keys, |key| self.known(key))?;
         match verdict {
             Verdict::New => self.store_new(new, None),
@@ -127,20 +147,18 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn store_conflict(&mut self, mut new: Prepared, first: EventId) -> Result<Appended, Stop> {
+    fn store_conflict(&mut self, new: &Prepared, first: EventId) -> Result<Appended, Stop> {
         let on_conflict = new.event.on_conflict;
         if on_conflict == OnConflict::Drop {
             self.count_copy(first)?;
             return Ok(Appended::Conflict { id: None, first });
         }
-        new.event.head.conflict_of = Some(first);
-        self.store(&new, Some(on_conflict))?;
+        self.store(new, Relation::ConflictOf(first, on_conflict))?;
         Ok(Appended::Conflict { id: Some(new.event.head.id), first })
     }
 
-    fn store_new(&mut self, mut new: Prepared, duplicate_of: Option<EventId>) -> Result<Appended, Stop> {
-        new.event.head.duplicate_of = duplicate_of;
-        let lease = self.store(&new, None)?;
+    fn store_new(&mut self, new: &Prepared, duplicate_of: Option<EventId>) -> Result<Appended, Stop> {
+        let lease = self.store(new, duplicate_of.map_or(Relation::None, Relation::DuplicateOf))?;
         if let Some(first) = duplicate_of {
             self.count_copy(first)?;
         }
@@ -148,7 +166,7 @@ impl Desk<'_> {
     }
 
     /// Writes a new event with its keys and deliveries. Returns the lease of a delivery born leased.
-    fn store(&mut self, new: &Prepared, conflict: Option<OnConflict>) -> Result<Option<Lease>, Stop> {
+    fn store(&mut self, new: &Prepared, relation: Relation) -> Result<Option<Lease>, Stop> {
         let NewEvent { head, keys, upstreams, begin, order_key, .. } = &new.event;
         // An upstream that takes nothing must not take the whole disk: others share it.
         for upstream in upstreams {
@@ -156,14 +174,14 @@ impl Desk<'_> {
             check_share(upstream, open_bytes, new.bytes(), self.books.limits.share_bytes_max)?;
         }
         self.make_room(new.stored().len() + new.headers.len())?;
-        self.insert_event(new)?;
+        self.insert_event(new, relation)?;
         self.remember(head.id, keys)?;
         let mut lease = None;
         for (index, upstream) in upstreams.iter().enumerate() {
             if upstreams[..index].contains(upstream) {
                 continue;
             }
-            let born = birth(*begin, conflict, index == 0, self.books.is_configured(upstream));
+            let born = birth(*begin, relation.on_conflict(), index == 0, self.books.is_configured(upstream));
             let (delivery, born) = self.insert_delivery(&NewDelivery {
                 event: head.id,
                 upstream,
@@ -180,7 +198,7 @@ impl Desk<'_> {
         Ok(lease)
     }
 
-    fn insert_event(&mut self, new: &Prepared) -> Result<(), Stop> {
+    fn insert_event(&mut self, new: &Prepared, relation: Relation) -> Result<(), Stop> {
         let NewEvent { head, body, upstreams, keep_body, .. } = &new.event;
         let seq = self.books.next.event;
         self.books.next.event += 1;
@@ -200,8 +218,8 @@ impl Desk<'_> {
             head.attempt_id,
             head.verified,
             head.traceparent,
-            head.duplicate_of.as_ref().map(EventId::as_bytes),
-            head.conflict_of.as_ref().map(EventId::as_bytes),
+            relation.duplicate_of().as_ref().map(EventId::as_bytes),
+            relation.conflict_of().as_ref().map(EventId::as_bytes),
             i64::try_from(body.len()).unwrap_or(i64::MAX),
             new.body_seal,
             new.sealed.as_ref().map(|(key, _)| key),

@@ -32,7 +32,7 @@ pub(super) struct Job {
 
 /// What a job does, and how it answers.
 pub(super) trait Work: Send {
-    /// Does it inside the transaction. An error is a fault of the group.
+    /// Does it inside the transaction. An error is a fault of the group. After a rollback it may be done again.
     fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
     /// Answers: after the commit, or with what prevented it.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
@@ -59,7 +59,7 @@ impl From<StoreError> for Stop {
 
 /// A function as [`Work`].
 pub(super) struct Task<T, F> {
-    pub(super) run: Option<F>,
+    pub(super) run: F,
     pub(super) result: Option<Result<T, StoreError>>,
     pub(super) reply: Option<oneshot::Sender<Result<T, StoreError>>>,
 }
@@ -67,11 +67,10 @@ pub(super) struct Task<T, F> {
 impl<T, F> Work for Task<T, F>
 where
     T: Send,
-    F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send,
+    F: FnMut(&mut Desk<'_>) -> Result<T, Stop> + Send,
 {
     fn apply(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
-        let run = self.run.take().expect("a job is applied once");
-        self.result = Some(match run(desk) {
+        self.result = Some(match (self.run)(desk) {
             Ok(value) => Ok(value),
             Err(Stop::Refused(error)) => Err(error),
             Err(Stop::Fault(error)) => return Err(error),

@@ -37,7 +37,7 @@ mod writer;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     sync::{
@@ -191,6 +191,7 @@ impl SqliteStore {
             log_pages: opened.log_pages,
             interrupt: opened.lists.get_interrupt_handle(),
             reindexed: 0,
+            relieve_at: tokio::time::Instant::now(),
             lock: opened.lock,
         };
         std::thread::Builder::new()
@@ -227,7 +228,7 @@ impl SqliteStore {
     async fn write<T, F>(&self, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send + 'static,
+        F: FnMut(&mut Desk<'_>) -> Result<T, Stop> + Send + 'static,
     {
         self.write_sized(0, true, run).await
     }
@@ -235,12 +236,12 @@ impl SqliteStore {
     async fn write_sized<T, F>(&self, body_bytes: usize, durable: bool, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Desk<'_>) -> Result<T, Stop> + Send + 'static,
+        F: FnMut(&mut Desk<'_>) -> Result<T, Stop> + Send + 'static,
     {
         self.shared.check()?;
         let place = self.place().await?;
         let (reply, answer) = oneshot::channel();
-        let work = Box::new(Task { run: Some(run), result: None, reply: Some(reply) });
+        let work = Box::new(Task { run, result: None, reply: Some(reply) });
         self.send(Job { now: self.elapsed.stamp(), body_bytes, durable, work, place: Some(place) })?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
@@ -248,9 +249,9 @@ impl SqliteStore {
     /// Hands something over that nobody waits for: it is durable at most 100 ms later.
     fn leave<F>(&self, place: OwnedSemaphorePermit, run: F) -> Result<(), StoreError>
     where
-        F: FnOnce(&mut Desk<'_>) -> Result<(), Stop> + Send + 'static,
+        F: FnMut(&mut Desk<'_>) -> Result<(), Stop> + Send + 'static,
     {
-        let work = Box::new(Task { run: Some(run), result: None, reply: None });
+        let work = Box::new(Task { run, result: None, reply: None });
         self.send(Job { now: self.elapsed.stamp(), body_bytes: 0, durable: false, work, place: Some(place) })
     }
 
@@ -352,7 +353,7 @@ impl EventStore for SqliteStore {
         let new = Box::new(event);
         Box::pin(async move {
             let new = Box::new(Prepared::new(*new, &self.vault));
-            self.write_sized(new.stored().len(), true, move |desk| desk.append(*new)).await
+            self.write_sized(new.stored().len(), true, move |desk| desk.append(&new)).await
         })
     }
 
@@ -425,8 +426,8 @@ impl EventStore for SqliteStore {
     }
 
     fn reconcile(&self, upstreams: &[Name]) -> BoxFuture<'_, Result<BTreeMap<Name, u64>, StoreError>> {
-        let upstreams = upstreams.iter().cloned().collect();
-        Box::pin(self.write(move |desk| desk.reconcile(upstreams)))
+        let upstreams: BTreeSet<Name> = upstreams.iter().cloned().collect();
+        Box::pin(self.write(move |desk| desk.reconcile(upstreams.clone())))
     }
 
     fn list(&self, filter: Filter, direction: Direction, limit: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
@@ -438,7 +439,7 @@ impl EventStore for SqliteStore {
     }
 
     fn act(&self, act: Act, ids: Vec<EventId>, operation: Operation) -> BoxFuture<'_, Result<Operation, StoreError>> {
-        Box::pin(self.write(move |desk| desk.act(&act, &ids, operation)))
+        Box::pin(self.write(move |desk| desk.act(&act, &ids, operation.clone())))
     }
 
     fn save_operation(&self, operation: Operation) -> BoxFuture<'_, Result<(), StoreError>> {

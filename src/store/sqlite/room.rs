@@ -51,19 +51,8 @@ impl Desk<'_> {
         let is_disk_full = !self.books.spare.renew(self.now_ms);
         let until_ms = if is_disk_full { i64::MAX } else { self.now_ms.saturating_sub(retention_ms) };
         let events = self.remove_history(until_ms, SWEEP_SLICE)?;
-        // What is free for good goes back to the file system, a megabyte at a time.
-        let is_much = |(pages, free): (u64, u64)| free > 0 && (is_disk_full || free > 64 && free > pages / 4);
-        let before = self.pages()?;
-        let mut goes_on = false;
-        if is_much(before) {
-            let mut vacuum = self.connection.prepare_cached("PRAGMA incremental_vacuum(64)")?;
-            let mut rows = vacuum.query([])?;
-            while rows.next()?.is_some() {}
-            let after = self.pages()?;
-            let gave_back = after.1 < before.1;
-            goes_on = gave_back && is_much(after);
-            self.books.shrunk = gave_back && (is_disk_full || !goes_on);
-        }
+        let (gave_back, goes_on) = self.give_pages_back(is_disk_full)?;
+        self.books.shrunk |= gave_back && (is_disk_full || !goes_on);
         if self.books.full {
             self.books.full = self.room()? == 0 || !self.log_leaves_room(0)?;
         }
@@ -74,9 +63,34 @@ impl Desk<'_> {
         })
     }
 
+    /// On a full disk: a part of the history goes, and the space of it back to the disk. Returns whether there may be
+    /// more of either, and the bytes that the disk gets.
+    pub(super) fn relieve(&mut self) -> rusqlite::Result<(bool, u64)> {
+        let before = self.pages()?.0;
+        let removed = self.remove_history(i64::MAX, ROOM_SLICE)?;
+        let (gave_back, _) = self.give_pages_back(true)?;
+        Ok((removed > 0 || gave_back, before.saturating_sub(self.pages()?.0) * PAGE_BYTES))
+    }
+
+    /// What is free for good goes back to the file system, a megabyte at a time: any of it from a full disk. Returns
+    /// whether some did, and whether more is to follow.
+    fn give_pages_back(&self, is_disk_full: bool) -> rusqlite::Result<(bool, bool)> {
+        let is_much = |(pages, free): (u64, u64)| free > 0 && (is_disk_full || free > 64 && free > pages / 4);
+        let before = self.pages()?;
+        if !is_much(before) {
+            return Ok((false, false));
+        }
+        let mut vacuum = self.connection.prepare_cached("PRAGMA incremental_vacuum(64)")?;
+        let mut rows = vacuum.query([])?;
+        while rows.next()?.is_some() {}
+        let after = self.pages()?;
+        let gave_back = after.1 < before.1;
+        Ok((gave_back, gave_back && is_much(after)))
+    }
+
     /// Removes the oldest events that were finished at or before `until_ms`. Their keys live on. Returns how many it
     /// looked at.
-    fn remove_history(&mut self, until_ms: i64, max: usize) -> Result<usize, Stop> {
+    fn remove_history(&mut self, until_ms: i64, max: usize) -> rusqlite::Result<usize> {
         let finished: Vec<(i64, Option<EventRow>)> = self
             .connection
             .prepare_cached(&OLDEST_HISTORY)?
@@ -89,7 +103,7 @@ impl Desk<'_> {
                 Some(event) if event.finished_at.is_some_and(|at| at <= until_ms) => {
                     self.remove_event(*seq, event.head.id)?;
                 }
-                Some(_) => return Err(index_differs().into()),
+                Some(_) => return Err(index_differs()),
                 None => {
                     // It may never have been delivered. It is no history, and stays until somebody purges it.
                     self.note_damage(&EVENTS, seq);
@@ -100,7 +114,7 @@ impl Desk<'_> {
         Ok(finished.len())
     }
 
-    pub(super) fn remove_event(&mut self, seq: i64, id: EventId) -> Result<(), Stop> {
+    pub(super) fn remove_event(&mut self, seq: i64, id: EventId) -> rusqlite::Result<()> {
         let deliveries: Vec<Option<Placed>> = self
             .connection
             .prepare_cached(&DELIVERIES_OF_EVENT)?

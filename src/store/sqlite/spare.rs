@@ -100,6 +100,12 @@ impl Spare {
         self.is_there
     }
 
+    /// The same, however short ago somebody looked.
+    pub(super) fn renew_now(&mut self, now_ms: i64) -> bool {
+        self.look_at_ms = i64::MIN;
+        self.renew(now_ms)
+    }
+
     /// Whether a small file beside this one can not be written for want of room, or of quota.
     pub(super) fn finds_no_room(&self) -> bool {
         let probe = Self { path: self.path.with_extension("probe"), ..*self };

@@ -32,6 +32,10 @@ fn open(directory: &Path) -> Arc<SqliteStore> {
     SqliteStore::open(&options(directory)).unwrap()
 }
 
+fn fault(code: std::ffi::c_int) -> Stop {
+    Stop::Fault(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
+}
+
 fn big(n: u32, bytes: usize) -> NewEvent {
     NewEvent { body: Body::free(vec![7; bytes]), ..event(keys(n, n, n), &["a"]) }
 }
@@ -155,8 +159,7 @@ async fn on_a_full_disk_nothing_new_is_stored_and_what_was_accepted_is_delivered
     store.append(big(1, 10)).await.unwrap();
     let spare = directory.path().join("hookward.spare");
     assert!(spare.exists());
-    let full = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
-    let write = store.write(move |_| Err::<(), _>(Stop::Fault(full)));
+    let write = store.write(|_| Err::<(), _>(fault(rusqlite::ffi::SQLITE_FULL)));
     assert!(matches!(write.await, Err(StoreError::Full(_))));
     assert!(!spare.exists(), "its space is there for what has to be written");
     // As long as the disk is full.
@@ -244,8 +247,7 @@ async fn a_refusal_concerns_only_the_job_that_it_refuses() {
 async fn a_broken_write_is_final() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let broken = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None);
-    let write = store.write(move |_| Err::<(), _>(Stop::Fault(broken)));
+    let write = store.write(|_| Err::<(), _>(fault(rusqlite::ffi::SQLITE_IOERR_FSYNC)));
     assert!(matches!(write.await, Err(StoreError::Poisoned(_))));
     assert!(matches!(store.append(big(1, 10)).await, Err(StoreError::Poisoned(_))));
     assert!(matches!(store.health(), Err(StoreError::Poisoned(_))));
@@ -306,6 +308,28 @@ async fn what_is_written_right_before_the_end_is_counted() {
     let report = tools::verify(directory.path(), &mut |_, _| {}).unwrap();
     assert!(report.is_whole(), "{:?}", report.damage);
     assert_eq!(open(directory.path()).stats().await.unwrap().keys, 2);
+}
+
+#[tokio::test]
+async fn on_a_full_disk_history_goes_before_anything_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..3 {
+        store.append(big(n, 10)).await.unwrap();
+    }
+    for leased in store.lease("a", 2, LEASE).await.unwrap() {
+        store.settle(leased.lease, settled(1, delivered())).await.unwrap();
+    }
+    let written = store.write(|desk| {
+        let history: i64 = desk.connection.query_row("SELECT count(finished_at) FROM events", [], |row| row.get(0))?;
+        if history == 0 { Ok(()) } else { Err(fault(rusqlite::ffi::SQLITE_FULL)) }
+    });
+    let appended = store.append(big(3, 10));
+    let (written, appended) = tokio::join!(written, appended);
+    assert_eq!(written, Ok(()));
+    assert!(matches!(appended, Ok(Appended::New { .. })), "{appended:?}");
+    assert_eq!(store.health(), Ok(()));
+    assert_eq!(store.stats().await.unwrap().events, 2, "what was not delivered, and the new one");
 }
 
 #[tokio::test]
@@ -395,7 +419,7 @@ async fn lists_walk_along_an_index_and_sort_nothing() {
             let (sql, values) = list::walk_sql(&filter, direction);
             let explained = store.write(move |desk| {
                 let mut statement = desk.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-                let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))?;
+                let rows = statement.query_map(rusqlite::params_from_iter(&values), |row| row.get::<_, String>(3))?;
                 Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.join("\n"))
             });
             let plan = explained.await.unwrap();
@@ -423,10 +447,9 @@ async fn leasing_prepares_its_statement_once() {
 async fn nothing_of_a_failed_group_is_left_and_an_error_that_may_pass_is_not_final() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let out_of_memory = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM), None);
     let write = store.write(move |desk| {
-        desk.append(Prepared::new(big(1, 10), &Vault::default()))?;
-        Err::<(), _>(Stop::Fault(out_of_memory))
+        desk.append(&Prepared::new(big(1, 10), &Vault::default()))?;
+        Err::<(), _>(fault(rusqlite::ffi::SQLITE_NOMEM))
     });
     assert!(matches!(write.await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.append(big(1, 10)).await, Ok(Appended::New { .. })));

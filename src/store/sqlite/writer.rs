@@ -40,6 +40,10 @@ const LAZY_MAX: Duration = Duration::from_millis(80);
 /// How often the clock is saved, at most.
 const CLOCK_SAVED_EVERY_MS: i64 = 1000;
 
+/// How long history is removed from a full disk while others wait, and how long they come first after it.
+const RELIEF_MAX: Duration = Duration::from_secs(1);
+const RELIEF_EVERY: Duration = Duration::from_secs(2);
+
 /// How often indexes are built anew for one that does not fit its table, before something else must be wrong.
 const REINDEXES_MAX: u32 = 8;
 
@@ -58,6 +62,8 @@ pub(super) struct Writer {
     /// Ends a long list.
     pub(super) interrupt: InterruptHandle,
     pub(super) reindexed: u32,
+    /// When history may be removed from a full disk again.
+    pub(super) relieve_at: Instant,
     /// Released last.
     pub(super) lock: File,
 }
@@ -136,8 +142,69 @@ impl Writer {
         }
     }
 
-    /// Applies a group and, unless nothing in it needs that, makes it durable.
+    /// Applies a group and, unless nothing in it needs that, makes it durable. If that shows that the disk is full,
+    /// history goes first, and then the group has its second chance.
     fn apply(&mut self, group: &mut [Job]) -> Result<(), StoreError> {
+        let wants_room = group.iter().any(|job| job.body_bytes > 0);
+        if wants_room && !self.books.spare.is_there() && Instant::now() >= self.relieve_at {
+            if !self.connection.is_autocommit() {
+                self.commit()?;
+            }
+            self.relieve()?;
+        }
+        match self.apply_once(group) {
+            Err(StoreError::Full(_)) => {
+                self.relieve()?;
+                self.apply_once(group)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes history from a full disk, the oldest first, until the spare file fits on it again, for as long as
+    /// whoever waits may be kept waiting. What is left of it is left to the next one, or to the sweep.
+    fn relieve(&mut self) -> Result<(), StoreError> {
+        let (until, mut gave_back) = (Instant::now() + RELIEF_MAX, 0);
+        loop {
+            let (goes_on, bytes) = match self.relieve_a_little() {
+                Ok(done) => done,
+                // Not even for that is there room in the log.
+                Err(StoreError::Full(_)) => break,
+                Err(other) => return Err(other),
+            };
+            gave_back += bytes;
+            let is_over = !goes_on || Instant::now() >= until;
+            // Writing the file is a long look: only where it may fit.
+            if (is_over || gave_back >= self.books.spare.bytes()) && self.books.spare.renew_now(self.last.elapsed_ms) {
+                break;
+            }
+            if is_over {
+                break;
+            }
+        }
+        self.relieve_at = Instant::now() + RELIEF_EVERY;
+        Ok(())
+    }
+
+    /// Returns whether there may be more to remove, and the bytes that the disk has back.
+    fn relieve_a_little(&mut self) -> Result<(bool, u64), StoreError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fault(&error, false))?;
+        let mut desk = Desk { connection: &self.connection, now_ms: self.last.elapsed_ms, books: &mut self.books };
+        let done = match desk.relieve() {
+            Ok(done) => done,
+            Err(error) => return Err(self.fault(&error, false)),
+        };
+        self.commit()?;
+        // The file becomes shorter as the log is moved.
+        match self.move_log() {
+            Ok(true) => self.renew_log(),
+            Ok(false) => {}
+            Err(error) => return Err(self.poison(&error)),
+        }
+        Ok(done)
+    }
+
+    fn apply_once(&mut self, group: &mut [Job]) -> Result<(), StoreError> {
         if self.connection.is_autocommit() {
             self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.fault(&error, false))?;
         }
@@ -201,7 +268,7 @@ impl Writer {
             return;
         }
         self.books.shrunk = false;
-        match checkpoint(&self.connection) {
+        match self.move_log() {
             Ok(true) => self.renew_log(),
             Ok(false) if log_bytes >= bytes_max * 2 && self.shared.log_grew_under_reader() >= bytes_max => {
                 self.interrupt.interrupt();
@@ -212,6 +279,14 @@ impl Writer {
             }
         }
         self.note_log();
+    }
+
+    /// As [`checkpoint`], which does not know a used up quota.
+    fn move_log(&self) -> rusqlite::Result<bool> {
+        match checkpoint(&self.connection) {
+            Err(error) if self.is_full(&error) => Ok(false),
+            other => other,
+        }
     }
 
     fn note_log(&self) -> u64 {
@@ -275,7 +350,7 @@ impl Writer {
             _ if rolled_back && self.is_full(error) => {
                 self.books.spare.release();
                 self.tell_whether_full();
-                if let Err(error) = checkpoint(&self.connection) {
+                if let Err(error) = self.move_log() {
                     return self.poison(&error);
                 }
                 return StoreError::Full("no space is left on its disk".to_owned());
