@@ -123,12 +123,10 @@ fn pair(count: u32) -> [Duration; 2] {
 fn a_hung_and_a_failing_upstream_do_not_slow_a_healthy_one_down() {
     let count = reduced("webhooks of each source and run", 150, 1_000);
     let runs: Vec<_> = (0..5).map(|_| pair(count)).collect();
-    let median = |which: usize| {
-        let mut all: Vec<Duration> = runs.iter().map(|run| run[which]).collect();
-        all.sort_unstable();
-        all[all.len() / 2]
-    };
-    let (alone, beside) = (median(0), median(1));
-    println!("p99 of five runs: {alone:?} alone, {beside:?} beside a hung and a failing upstream; {runs:?}");
-    assert!(beside <= alone.mul_f64(1.5), "{beside:?} instead of {alone:?}: {runs:?}");
+    // Of each pair, because what slows the machine down for a while slows both of a pair.
+    let mut ratios: Vec<f64> = runs.iter().map(|[alone, beside]| beside.as_secs_f64() / alone.as_secs_f64()).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
+    println!("p99 beside a hung and a failing upstream to p99 alone, in the middle of five: {ratio:.2}; {runs:?}");
+    assert!(ratio <= 1.5, "{ratio:.2}: {runs:?}");
 }
