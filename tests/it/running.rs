@@ -14,8 +14,15 @@ use std::{
 use hookward::time::Clock;
 use tokio::time::Instant;
 
+use crate::world::{request, within};
+
 /// Long enough for a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Between two looks at something that changes by itself.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
 
 fn now() -> Instant {
     Clock::system().monotonic()
@@ -194,6 +201,20 @@ impl Gateway {
             // What changes something is a line of the log, as a rule; but which of them is the last, nobody knows.
             let _ = self.process.line_within(Duration::from_millis(100));
         }
+    }
+
+    /// Waits until readiness on the admin listener has this status, and returns the detail.
+    pub(crate) async fn until_readiness(&self, status: u16) -> serde_json::Value {
+        within("readiness to change", async {
+            loop {
+                let reply = request(self.admin, "GET", "/readyz", &[], b"").await;
+                if reply.status == status {
+                    return reply.json();
+                }
+                pause().await;
+            }
+        })
+        .await
     }
 
     /// The id of the process.

@@ -168,10 +168,11 @@ impl Desk<'_> {
     /// Writes a new event with its keys and deliveries. Returns the lease of a delivery born leased.
     fn store(&mut self, new: &Prepared, relation: Relation) -> Result<Option<Lease>, Stop> {
         let NewEvent { head, keys, upstreams, begin, order_key, .. } = &new.event;
+        let bytes = new.bytes();
         // An upstream that takes nothing must not take the whole disk: others share it.
         for upstream in upstreams {
             let open_bytes = self.books.open_bytes(upstream);
-            check_share(upstream, open_bytes, new.bytes(), self.books.limits.share_bytes_max)?;
+            check_share(upstream, open_bytes, bytes, self.books.limits.share_bytes_max)?;
         }
         self.make_room(new.stored().len() + new.headers.len())?;
         self.insert_event(new, relation)?;
@@ -187,7 +188,7 @@ impl Desk<'_> {
                 upstream,
                 source: &head.source,
                 order_key: order_key.as_ref().map(crate::event::OrderKey::as_str),
-                bytes: new.bytes(),
+                bytes,
                 birth: born,
                 cause: cause::FIRST,
             })?;

@@ -4,7 +4,6 @@ use std::{
     fs,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use tokio::net::TcpListener;
 
 use super::RETRY;
 use crate::{
-    running::{Gateway, hookward},
+    running::{Gateway, hookward, pause},
     world::{Reply, request, sign, within},
 };
 
@@ -130,27 +129,14 @@ impl Trial {
     }
 
     pub(super) async fn until_readiness_names_the_clock(&self, jump: &Jump) {
-        let detail = self.until_readiness(503).await;
+        let detail = self.gateway.until_readiness(503).await;
         let reason = &detail["reasons"][0];
         assert_eq!(reason["code"], "clock", "{detail:#}");
         let text = reason["detail"].as_str().expect("text");
         assert!(text.contains("wall clock jumped") && text.contains(jump.word), "{text}");
     }
     pub(super) async fn until_ready(&self) {
-        self.until_readiness(200).await;
-    }
-
-    async fn until_readiness(&self, status: u16) -> serde_json::Value {
-        within("readiness to change", async {
-            loop {
-                let reply = request(self.gateway.admin, "GET", "/readyz", &[], b"").await;
-                if reply.status == status {
-                    return reply.json();
-                }
-                pause().await;
-            }
-        })
-        .await
+        self.gateway.until_readiness(200).await;
     }
 
     async fn event(&self, id: &str) -> serde_json::Value {
@@ -206,11 +192,6 @@ impl Trial {
         let (code, log) = self.gateway.end();
         assert_eq!(code, Some(0), "{log}");
     }
-}
-
-/// Between two looks at something that changes by itself.
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 /// The library of the Debian package `faketime`, for programs with threads.

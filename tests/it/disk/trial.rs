@@ -10,7 +10,7 @@ use super::{
     small::{SmallDisk, hookward_on},
 };
 use crate::{
-    running::{Gateway, hookward},
+    running::{Gateway, hookward, pause},
     world::{Act, Reply, Upstream, request, sign, within},
 };
 
@@ -188,7 +188,7 @@ impl Trial {
     }
 
     pub(super) async fn assert_readiness_names_the_disk(&self, what_to_do: &str) {
-        let detail = self.until_readiness(503).await;
+        let detail = self.gateway.until_readiness(503).await;
         let reason = &detail["reasons"][0];
         assert_eq!(reason["code"], "store", "{detail:#}");
         let text = reason["detail"].as_str().expect("text");
@@ -196,20 +196,7 @@ impl Trial {
         assert!(names_it, "which disk, and what to do: {text}");
     }
     pub(super) async fn until_ready(&self) {
-        self.until_readiness(200).await;
-    }
-
-    async fn until_readiness(&self, status: u16) -> serde_json::Value {
-        within("readiness to change", async {
-            loop {
-                let reply = request(self.gateway.admin, "GET", "/readyz", &[], b"").await;
-                if reply.status == status {
-                    return reply.json();
-                }
-                pause().await;
-            }
-        })
-        .await
+        self.gateway.until_readiness(200).await;
     }
 
     pub(super) fn store_bytes_most(&self) -> u64 {
@@ -261,11 +248,6 @@ impl Trial {
         let bytes = entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum();
         self.store_bytes_most = self.store_bytes_most.max(bytes);
     }
-}
-
-/// Between two looks at something that changes by itself.
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 fn source_of(number: u32) -> &'static str {

@@ -3,7 +3,7 @@
 
 use super::{
     kills::leave_work,
-    run::{BREAKER, SMALL, assert_recovers, points, send, webhooks},
+    run::{BREAKER, SMALL, assert_recovers, send, strike_at_each, webhooks},
     strace::{Call, NEVER, SYNCS, Strace, around, calls_in, inject, most_of_a_thread},
 };
 use crate::{
@@ -61,15 +61,7 @@ async fn after_a_failed_sync_anywhere_in_a_run_nothing_is_acknowledged_and_it_en
     let last = run_with_error(None, NEVER).await.expect_err("no run has so many syncs");
     assert!(last >= 30, "{last} syncs");
     let most = reduced("failing syncs", 12, 1_000);
-    let mut failures = 0;
-    for n in points(last, most) {
-        match run_with_error(None, n).await {
-            Ok(_) => failures += 1,
-            Err(_) if n >= last => break,
-            Err(_) => {}
-        }
-    }
-    assert!(failures + 3 >= last.min(most as usize), "{failures} failures of {last} syncs");
+    let failures = strike_at_each(last, most, async |n| run_with_error(None, n).await.is_ok()).await;
     println!("EIO from a sync: {failures} failures, {last} syncs a run; nothing acknowledged after it, nothing lost");
 }
 
@@ -129,15 +121,7 @@ async fn a_failed_sync_of_its_start_ends_it_or_was_not_needed() {
     for fresh in [true, false] {
         let last = start_with_error(fresh, NEVER).await.expect_err("nothing has so many syncs");
         let most = reduced("failing syncs of a start", 6, 1_000);
-        let mut failures = 0;
-        for n in points(last, most) {
-            match start_with_error(fresh, n).await {
-                Ok(()) => failures += 1,
-                Err(_) if n >= last => break,
-                Err(_) => {}
-            }
-        }
-        assert!(failures + 3 >= last.min(most as usize), "{failures} failures of {last} syncs");
+        strike_at_each(last, most, async |n| start_with_error(fresh, n).await.is_ok()).await;
     }
 }
 

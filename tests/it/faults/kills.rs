@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 
 use super::{
-    run::{BREAKER, SMALL, assert_recovers, points, send, send_until_it_is_gone, webhooks},
+    run::{BREAKER, SMALL, assert_recovers, send, send_until_it_is_gone, strike_at_each, webhooks},
     strace::{NEVER, SYNCS, Strace, around, assert_killed_at, calls_in, inject, most_of_a_thread},
 };
 use crate::{
@@ -23,15 +23,7 @@ async fn killed_at_any_sync_of_a_run_it_loses_nothing_acknowledged() {
     let (last, moved) = count().await;
     assert!(last >= 30 && moved > 0, "{last} syncs, {moved} of the database file: not the run that is meant");
     let most = reduced("sync points", 15, 1_000);
-    let mut kills = 0;
-    for n in points(last, most) {
-        let killed = is_killed_at(n).await;
-        kills += usize::from(killed);
-        if !killed && n >= last {
-            break;
-        }
-    }
-    assert!(kills + 3 >= last.min(most as usize), "{kills} kills at {last} syncs");
+    let kills = strike_at_each(last, most, is_killed_at).await;
     println!(
         "SIGKILL at a sync: {kills} kills, {last} syncs a run, {moved} of them of the database file; nothing lost"
     );
@@ -76,15 +68,7 @@ async fn killed_at_any_sync_of_its_start_it_starts_the_next_time() {
         let last = kill_at_start(fresh, NEVER).await.expect_err("nothing has so many syncs");
         assert!(last >= 3, "{last} syncs");
         let most = reduced("sync points of a start", 5, 1_000);
-        let mut kills = 0;
-        for n in points(last, most) {
-            match kill_at_start(fresh, n).await {
-                Ok(()) => kills += 1,
-                Err(_) if n >= last => break,
-                Err(_) => {}
-            }
-        }
-        assert!(kills + 3 >= last.min(most as usize), "{kills} kills at {last} syncs");
+        strike_at_each(last, most, async |n| kill_at_start(fresh, n).await.is_ok()).await;
     }
 }
 

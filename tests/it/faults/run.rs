@@ -70,3 +70,18 @@ pub(super) fn points(last: usize, most: u32) -> Vec<usize> {
     }
     (0..most).map(|n| 1 + n * (last - 1) / (most - 1)).collect()
 }
+
+/// Strikes at each of these syncs of about `last`; `strike` tells whether it came to that. Returns how often it did:
+/// all but the last few, which not every run has.
+pub(super) async fn strike_at_each(last: usize, most: u32, strike: impl AsyncFn(usize) -> bool) -> usize {
+    let mut strikes = 0;
+    for n in points(last, most) {
+        if strike(n).await {
+            strikes += 1;
+        } else if n >= last {
+            break;
+        }
+    }
+    assert!(strikes + 3 >= last.min(most as usize), "{strikes} strikes at {last} syncs");
+    strikes
+}
