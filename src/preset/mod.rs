@@ -1,51 +1,8 @@
 //! Providers as data: one TOML file each, embedded in the binary. `[providers.NAME]` in a configuration has
 //! the same schema.
 //!
-//! A new provider is one file here, and its name in `SHIPPED`. Every key is optional unless it says otherwise;
-//! durations and sizes carry units (`"5m"`, `"1MiB"`); unknown keys are errors.
-//!
-//! | key | value | if absent |
-//! |---|---|---|
-//! | `title` | as the provider writes itself | the name |
-//! | `key_format` | `utf8`, `base64`, `whsec` (base64, `whsec_` before it) or `hex`: how a secret is written | `utf8` |
-//! | `[signature]` | see below | nothing is signed |
-//! | `credential` | without a signature: `"token"` (the `{token}` segment of the path), `"basic"`, `"header:NAME"` | no guard: the source needs one |
-//! | `event_key` | `"body"` (its digest), `"none"`, or a list of signed parts: JSON pointers, `"header:NAME"` | `"body"` |
-//! | `event_type`, `attempt_id` | a JSON pointer or `"header:NAME"`; never part of a key | unknown |
-//! | `body_bytes_max` | the largest body it sends | the server's |
-//! | `on_stale` | `reject`, `retry` or `hold` | `reject` |
-//! | `on_mismatch` | `reject` or `retry` | `reject` |
-//! | `items` | `{ each = POINTER, key = [POINTER, …] }`: items of a body that it re-sends apart | none |
-//! | `[[handshakes]]` | `when` (pointer), `equals` (string), `echo` (pointer): a verified body answered from itself | none |
-//! | `[sender]` | see below | unknown |
-//! | `[evidence]` | `kind` (`vendor-vector`, `official-sdk`, `vendor-doc`, `second-hand`) and `place`, both required | second-hand |
-//! | `unconfirmed` | sentences | none |
-//! | `[[vectors]]` | `id`, `secret`, `headers`, `token`, `body`, `now` (Unix seconds), `valid`: known answers | none |
-//!
-//! `[signature]`:
-//!
-//! | key | value | if absent |
-//! |---|---|---|
-//! | `headers` | one to four names; each stands at most once in a request, every signature in them is tried | required |
-//! | `grammar` | `plain`: `prefix` and a signature. `fields`: `key=value` items, `separator` between them, signatures under `field`, `trim` allows spaces behind separators. `list`: signatures with `prefix` each, `separator` between them | `plain` |
-//! | `prefix`, `separator`, `field`, `trim` | see `grammar`; a separator is one of `,` `;` space `&` and the bar | `""`, none, none, `false` |
-//! | `encoding` | `hex` (lower case), `hex-any-case`, `base64`, `base64url` (no padding) | `hex` |
-//! | `algorithm` | `hmac-sha256` or `hmac-sha512` | `hmac-sha256` |
-//! | `content` | what is signed: literals with `{body}`, `{timestamp}`, `{id}`, `{nonce}`, `{header:NAME}`; refused if it could be read in two ways | required |
-//! | `timestamp` | `{ header = NAME }` or `{ field = KEY }`, with `unit = "s"` or `"ms"` | no time is signed |
-//! | `tolerance` | `{ past = "5m", future = "5m" }` | required with `timestamp` |
-//! | `id`, `nonce` | `{ header = NAME }` or `{ field = KEY }` | none |
-//!
-//! `[sender]`:
-//!
-//! | key | value | if absent |
-//! |---|---|---|
-//! | `deadline` | by when it wants an answer | `"10s"` |
-//! | `retry_span` | from its first attempt to its last | unknown |
-//! | `retries` | the statuses that it tries again | all but 2xx |
-//! | `drops` | the statuses after which it drops the event, or disables the subscription | none |
-//! | `disables_after` | failures in a row until it disables the subscription | never |
-//! | `ack_status` | the one 2xx that it takes for success | any 2xx |
+//! A new provider is one file in `data`, and its name in `SHIPPED`.
+#![doc = include_str!("SCHEMA.md")]
 
 mod read;
 #[cfg(test)]
@@ -265,16 +222,16 @@ pub struct Vector {
 
 /// The files, by the names they are used under.
 const SHIPPED: [(&str, &str); 10] = [
-    ("gains", include_str!("gains.toml")),
-    ("github", include_str!("github.toml")),
-    ("mobility-work", include_str!("mobility-work.toml")),
-    ("partssource", include_str!("partssource.toml")),
-    ("price2b", include_str!("price2b.toml")),
-    ("shopify", include_str!("shopify.toml")),
-    ("slack", include_str!("slack.toml")),
-    ("sourcehub", include_str!("sourcehub.toml")),
-    ("standard-webhooks", include_str!("standard-webhooks.toml")),
-    ("stripe", include_str!("stripe.toml")),
+    ("gains", include_str!("data/gains.toml")),
+    ("github", include_str!("data/github.toml")),
+    ("mobility-work", include_str!("data/mobility-work.toml")),
+    ("partssource", include_str!("data/partssource.toml")),
+    ("price2b", include_str!("data/price2b.toml")),
+    ("shopify", include_str!("data/shopify.toml")),
+    ("slack", include_str!("data/slack.toml")),
+    ("sourcehub", include_str!("data/sourcehub.toml")),
+    ("standard-webhooks", include_str!("data/standard-webhooks.toml")),
+    ("stripe", include_str!("data/stripe.toml")),
 ];
 
 static PRESETS: LazyLock<BTreeMap<&str, Arc<Provider>>> = LazyLock::new(|| {
