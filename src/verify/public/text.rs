@@ -3,7 +3,10 @@
 use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
 use rsa::{
     BoxedUint, RsaPublicKey,
-    pkcs1::der::{Decode as _, asn1::ObjectIdentifier},
+    pkcs1::der::{
+        Decode as _,
+        asn1::{AnyRef, ObjectIdentifier},
+    },
     pkcs8::{EncodePublicKey as _, LineEnding, PrivateKeyInfoRef, spki::SubjectPublicKeyInfoRef},
     traits::PublicKeyParts as _,
 };
@@ -246,7 +249,7 @@ fn from_spki(der: &[u8]) -> Result<PublicKey, PublicKeyError> {
     let bytes = info.subject_public_key.as_bytes().ok_or(PublicKeyError::NotKey)?;
     let parameters = info.algorithm.parameters;
     match info.algorithm.oid {
-        RSA if parameters.is_none_or(|any| any.is_null()) => from_pkcs1(bytes),
+        RSA if parameters.is_none_or(AnyRef::is_null) => from_pkcs1(bytes),
         ED25519 if parameters.is_none() => ed25519(bytes),
         RSA | ED25519 => Err(PublicKeyError::NotKey),
         EC if info.algorithm.parameters_oid() == Ok(P256) => p256(bytes),
