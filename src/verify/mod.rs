@@ -14,6 +14,7 @@ mod explain;
 pub mod json;
 pub mod key;
 pub mod keyring;
+pub mod public;
 pub mod scheme;
 mod sign;
 mod template;
