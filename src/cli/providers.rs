@@ -159,9 +159,7 @@ fn facts(provider: &Provider) -> Vec<(&'static str, String)> {
 }
 
 fn handshakes(provider: &Provider) -> Option<String> {
-    let texts = provider.handshakes.iter();
-    let texts: Vec<_> =
-        texts.map(|h| format!("{} = \"{}\" is answered with {}, once verified", h.when, h.equals, h.echo)).collect();
+    let texts: Vec<_> = provider.handshakes.iter().map(ToString::to_string).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 

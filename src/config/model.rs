@@ -203,6 +203,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// The secrets.
     pub keyring: Keyring,
+    /// The parameters that the provider declares.
+    pub params: BTreeMap<String, String>,
     /// Who gets what no route wants; without routes, who gets everything. Empty only if there are routes: what none
     /// of them wants is stored as unrouted then.
     pub upstreams: Vec<Name>,
@@ -254,6 +256,10 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether it waits for a secret that its provider hands over, and can verify nothing until then.
+    pub fn awaits_secret(&self) -> bool {
+        self.keyring.keys().is_empty() && self.scheme.needs_secret() && self.provider.captures()
+    }
     /// Every upstream that may get an event of it, each once.
     pub fn targets(&self) -> BTreeSet<&Name> {
         self.upstreams.iter().chain(self.routes.iter().flat_map(Route::to)).collect()

@@ -66,7 +66,14 @@ pub(super) fn read(
                 help,
             );
         }
-        if !has_secrets {
+        if !has_secrets && facts.captures {
+            problems.warn(
+                &place,
+                "this source has no secret yet: every webhook gets 503 until it has one",
+                "register the endpoint at the provider, which hands one over; `hookward status` then names the file for \
+                 secrets = [{ file = \"…\" }]",
+            );
+        } else if !has_secrets {
             problems.error(
                 &place,
                 "this provider signs its webhooks and the source has no secret",

@@ -17,9 +17,9 @@ use super::{
     upstreams::UpstreamRead,
 };
 use crate::{
-    document::{At, Place, Problems, Section, Value, format_duration},
+    document::{At, Place, Problems, Section, Value, format_duration, nearest},
     event::{Name, OnConflict, OnResend},
-    preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider},
+    preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider, Shape, TOKEN_BYTES_MAX},
     secret::Secret,
     verify::{Keyring, json},
 };
@@ -97,6 +97,7 @@ pub(super) fn read(
             );
         }
     }
+    let params = read_params(&mut section, name, provider.as_deref());
     let timed = facts.as_ref().is_some_and(|facts| facts.timed && !proof.is_guard);
     let tolerance = keys::read_tolerance(&mut section, provider.as_deref(), facts.as_ref());
     let key_plan =
@@ -121,6 +122,7 @@ pub(super) fn read(
         name: name_shared.clone(),
         path: path.clone(),
         scheme: scheme.unwrap_or_else(|| provider.scheme.clone()),
+        params,
         keyring: Keyring::new(keyring.into_iter().map(|(key, _)| key).collect()),
         upstreams: routed.upstreams.iter().map(|at| at.value.as_str().into()).collect(),
         routes: routed.routes,
@@ -161,6 +163,47 @@ pub(super) fn read(
         source,
         note,
     })
+}
+
+/// `params`: all that the provider declares, and nothing else.
+fn read_params(
+    section: &mut Section<'_>,
+    source: &At<String>,
+    provider: Option<&Provider>,
+) -> BTreeMap<String, String> {
+    let problems = section.problems();
+    let place = section.peek_place("params").unwrap_or_else(|| source.place.clone());
+    let written = section.section("params").map(|mut table| table.entries()).unwrap_or_default();
+    let Some(provider) = provider else { return BTreeMap::new() };
+    let mut params = BTreeMap::new();
+    for (name, value) in written {
+        if !provider.params.contains_key(&name.value) {
+            let known = provider.params.keys().map(String::as_str);
+            let help = match nearest(&name, known.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if provider.params.is_empty() => "take `params` out: this provider has none".to_owned(),
+                None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
+            };
+            problems.error(&name.place, format!("{} has no parameter `{}`", provider.title, name.value), help);
+            continue;
+        }
+        let value_place = value.place().clone();
+        let Some(text) = value.get::<String>() else { continue };
+        let is_shown = provider.handshakes.iter().any(|handshake| handshake.shown_params().any(|p| p == name.value));
+        if text.is_empty() || text.len() > TOKEN_BYTES_MAX || text.chars().any(char::is_control) {
+            let message = format!("`params.{}` must be 1 to {TOKEN_BYTES_MAX} bytes of text", name.value);
+            problems.error(&value_place, message, "copy it as the provider shows it");
+        } else if is_shown && !Shape::Words.fits(&text) {
+            let message = format!("`params.{}` has a character that an answer to a handshake cannot hold", name.value);
+            problems.error(&value_place, message, "letters, digits, single spaces, and _ - . : = ~ + /");
+        }
+        params.insert(name.value, text);
+    }
+    for (name, what) in provider.params.iter().filter(|(name, _)| !params.contains_key(*name)) {
+        let message = format!("the parameter `{name}` of {} is missing: {what}", provider.title);
+        problems.error(&place, message, format!("add params = {{ {name} = \"…\" }}"));
+    }
+    params
 }
 
 /// The deadline less a margin for the way back: a fifth, at most a second.

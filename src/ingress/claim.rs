@@ -5,7 +5,8 @@ use http::request::Parts;
 use super::{Gate, Rejection, admit::Admitted, restored, select::Cx};
 use crate::{
     preset::OnStale,
-    verify::{Claim, Freshness, Seen},
+    secret::Secret,
+    verify::{Claim, Freshness, Refusal, Seen},
 };
 
 /// A webhook with a well-formed claim.
@@ -20,9 +21,11 @@ pub(super) struct Claimed {
 pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejection> {
     let Admitted { cx, head, token } = admitted;
     let source = &cx.route.source;
-    // A token of the path is a secret, and only ASCII makes one.
-    let token = token.as_ref().and_then(|token| std::str::from_utf8(token.expose()).ok());
-    let claim = source.scheme.claim(Seen { headers: &head.headers, token })?;
+    if source.awaits_secret() {
+        gate.full_said.awaits_secret(&source.name, gate.clock.monotonic());
+        return Err(Rejection::AwaitsSecret);
+    }
+    let claim = source.scheme.claim(seen(&head, token.as_ref()))?;
     let stale = match claim.freshness(cx.exchange.came_at, source.tolerance) {
         Freshness::Fresh if restored::may_be_known(&claim, gate.restored_at) => match source.on_stale {
             OnStale::Hold => true,
@@ -38,4 +41,18 @@ pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejectio
         Freshness::Past(_) | Freshness::Future(_) => return Err(Rejection::Stale),
     };
     Ok(Claimed { cx, head, claim, stale })
+}
+
+/// How a webhook that shows no proof at all is refused; `None` if it shows one, right or wrong.
+pub(super) fn nothing_shown(admitted: &Admitted) -> Option<Rejection> {
+    let source = &admitted.cx.route.source;
+    let refusal = source.scheme.claim(seen(&admitted.head, admitted.token.as_ref())).err()?;
+    let nothing = matches!(refusal, Refusal::SignatureMissing | Refusal::CredentialMissing);
+    nothing.then(|| if source.awaits_secret() { Rejection::AwaitsSecret } else { refusal.into() })
+}
+
+fn seen<'a>(head: &'a Parts, token: Option<&'a Secret>) -> Seen<'a> {
+    // A token of the path is a secret, and only ASCII makes one.
+    let token = token.and_then(|token| std::str::from_utf8(token.expose()).ok());
+    Seen { headers: &head.headers, token }
 }

@@ -4,6 +4,7 @@ use http::request::Parts;
 
 use super::{Gate, Rejection, read::Received, select::Cx};
 use crate::{
+    config::Source,
     event::Body,
     verify::{Keys, Proof},
 };
@@ -24,6 +25,9 @@ pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Reject
     let source = &cx.route.source;
     let now = cx.exchange.came_at;
     let proof = source.scheme.verify(&claim, &source.keyring, &body, now)?;
+    if is_signed_for_strangers(source, &body) {
+        return Err(Rejection::SignedByHandshake);
+    }
     cx.unproven = None;
     gate.metrics.verified(&source.name, proof.secret_id());
     let keys = source.key_plan.keys(&proof, &body, now);
@@ -31,4 +35,15 @@ pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Reject
         gate.metrics.key_fell_back(&source.name);
     }
     Ok(Verified { cx, head, body, proof, keys, stale })
+}
+
+/// Whether a handshake of the provider would have signed this for anybody who asked.
+fn is_signed_for_strangers(source: &Source, body: &[u8]) -> bool {
+    source.provider.signs_for_strangers()
+        && signed_content(source, body).is_some_and(|content| source.provider.refuses_content(content))
+}
+
+/// What the signature covers, where that is the body alone.
+fn signed_content<'a>(source: &Source, body: &'a [u8]) -> Option<&'a [u8]> {
+    (source.scheme.description().content == "{body}").then_some(body)
 }

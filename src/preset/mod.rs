@@ -4,6 +4,7 @@
 //! A new provider is one file in `data`, and its name in `SHIPPED`.
 #![doc = include_str!("SCHEMA.md")]
 
+mod handshake;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -15,15 +16,19 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use crate::{
     document::{self, Problems},
     event::Name,
-    verify::{EventKey, KeyFormat, Scheme, Tolerance, json},
+    verify::{EventKey, KeyFormat, Scheme, Tolerance},
 };
 
+pub use handshake::{Asked, Handshake, Known, Met, Reply, Shape, TOKEN_BYTES_MAX};
 pub use read::{event_key, read};
+
+/// The methods that webhooks are sent with.
+pub(crate) const WEBHOOK_METHODS: [Method; 1] = [Method::POST];
 
 /// What is known about one provider.
 #[derive(Clone, Debug)]
@@ -44,6 +49,8 @@ pub struct Provider {
     pub event_type: Option<Locator>,
     /// Where it numbers or names the attempt. Unsigned: never part of a key.
     pub attempt_id: Option<Locator>,
+    /// What a source must say besides its secrets, by name, and what each is.
+    pub params: BTreeMap<String, String>,
     /// Handshakes answered without storing anything.
     pub handshakes: Vec<Handshake>,
     /// Items of a body that it re-sends apart.
@@ -71,17 +78,6 @@ pub enum Locator {
     Header(HeaderName),
     /// A JSON pointer into the body; read after verification only.
     Json(String),
-}
-
-/// A registration handshake: a verified body that matches is answered from itself, and stored nowhere.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Handshake {
-    /// JSON pointer whose string must equal `equals`.
-    pub when: String,
-    /// The string.
-    pub equals: String,
-    /// JSON pointer to the token that is sent back as `text/plain`. Only `[A-Za-z0-9_-]{1,256}` is echoed.
-    pub echo: String,
 }
 
 /// `items = { each = "/Data", key = ["/DataType", "/TrackingNumber"] }`.
@@ -124,14 +120,36 @@ impl Sender {
     }
 }
 
-impl Handshake {
-    /// The token to send back, if this (verified) body is the handshake. Only a short plain token is echoed, so
-    /// that the answer can be nothing else.
-    pub fn answer(&self, body: &[u8]) -> Option<String> {
-        let json::Scalar::Text(kind) = json::scalar(body, &self.when)? else { return None };
-        let json::Scalar::Text(token) = json::scalar(body, &self.echo)? else { return None };
-        let plain = token.len() <= 256 && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        (kind == self.equals && plain).then_some(token)
+impl Provider {
+    /// The methods of its webhooks.
+    pub fn webhook_methods(&self) -> &[Method] {
+        &WEBHOOK_METHODS
+    }
+
+    /// The methods that it sends anything with: its webhooks, and its handshakes.
+    pub fn methods(&self) -> Vec<&Method> {
+        let mut methods: Vec<_> = self.webhook_methods().iter().collect();
+        for handshake in &self.handshakes {
+            if !methods.contains(&&handshake.method) {
+                methods.push(&handshake.method);
+            }
+        }
+        methods
+    }
+
+    /// Whether it hands over a secret in a handshake.
+    pub fn captures(&self) -> bool {
+        self.handshakes.iter().any(|handshake| handshake.captures)
+    }
+
+    /// Whether it has a handshake that signs what a stranger sends.
+    pub fn signs_for_strangers(&self) -> bool {
+        self.handshakes.iter().any(Handshake::signs_for_strangers)
+    }
+
+    /// Whether a handshake would sign this content for a stranger: then its signature is no proof.
+    pub fn refuses_content(&self, content: &[u8]) -> bool {
+        self.handshakes.iter().any(|handshake| handshake.could_sign(content))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use http::HeaderName;
 
-use super::{Evidence, EvidenceKind, Handshake, Items, Locator, OnMismatch, OnStale, Provider, Sender, Vector};
+use super::{Evidence, EvidenceKind, Items, Locator, OnMismatch, OnStale, Provider, Sender, Vector, handshake};
 use crate::{
     document::{At, FromValue, Place as TextPlace, Section, Size, Value},
     verify::{
@@ -28,7 +28,9 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
     let event_key = section.value("event_key").and_then(|value| event_key(value, scheme.as_ref()));
     let event_type = section.read("event_type").map(|at| at.value);
     let attempt_id = section.read("attempt_id").map(|at| at.value);
-    let handshakes = tables(&mut section, "handshakes", read_handshake);
+    let params = handshake::read_params(&mut section);
+    let context = handshake::Context { params: &params, methods: &super::WEBHOOK_METHODS };
+    let handshakes = handshake::read_all(&mut section, context);
     let items = section.read("items").map(|at| at.value);
     let sender = section.section("sender").and_then(read_sender);
     let on_stale = choice(&mut section, "on_stale", &OnStale::ALL).unwrap_or(OnStale::Reject);
@@ -52,6 +54,7 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
         event_key: event_key.unwrap_or(EventKey::Body),
         event_type,
         attempt_id,
+        params,
         handshakes,
         items,
         sender: sender.unwrap_or_else(Sender::unknown),
@@ -264,15 +267,6 @@ fn read_tolerance(mut section: Section<'_>) -> Option<Tolerance> {
     Some(Tolerance { past: past?.value, future: future?.value })
 }
 
-fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
-    const HELP: &str = "write when = \"/type\", equals = \"url_verification\", echo = \"/challenge\"";
-    let when = section.required::<Pointer>("when", HELP);
-    let equals = section.required("equals", HELP);
-    let echo = section.required::<Pointer>("echo", HELP);
-    section.finish();
-    Some(Handshake { when: when?.value.0, equals: equals?.value, echo: echo?.value.0 })
-}
-
 fn read_sender(mut section: Section<'_>) -> Option<Sender> {
     let deadline = section.read_or("deadline", DEADLINE);
     let retry_span = section.read("retry_span").map(|at| at.value);
@@ -338,7 +332,7 @@ fn tables<T>(section: &mut Section<'_>, key: &'static str, read: fn(Section<'_>)
 }
 
 /// One of a closed set of words.
-fn choice<T: Copy>(section: &mut Section<'_>, key: &'static str, known: &[(&'static str, T)]) -> Option<T> {
+pub(super) fn choice<T: Copy>(section: &mut Section<'_>, key: &'static str, known: &[(&'static str, T)]) -> Option<T> {
     let at = section.read::<String>(key)?;
     let found = known.iter().find(|(name, _)| *name == at.value);
     if found.is_none() {
@@ -375,7 +369,7 @@ impl FromValue for Status {
     }
 }
 
-struct Header(HeaderName);
+pub(super) struct Header(pub(super) HeaderName);
 
 impl FromValue for Header {
     fn from_value(value: Value<'_>) -> Option<Self> {
@@ -389,7 +383,7 @@ impl FromValue for Header {
     }
 }
 
-struct Pointer(String);
+pub(super) struct Pointer(pub(super) String);
 
 impl FromValue for Pointer {
     fn from_value(value: Value<'_>) -> Option<Self> {

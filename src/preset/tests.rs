@@ -121,13 +121,19 @@ fn facts_that_the_gateway_depends_on() {
 #[test]
 fn a_handshake_is_answered_with_its_token_and_nothing_else() {
     let slack = find("slack").expect("it ships");
-    let answer = |body: &str| slack.handshakes[0].answer(body.as_bytes());
+    let answer = |body: &str| {
+        let (headers, method) = (HeaderMap::new(), Method::POST);
+        let asked = Asked { method: &method, headers: &headers, query: None, body: body.as_bytes() };
+        let known = Known { params: &|_| None, url: None, key: None };
+        slack.handshakes[0].meet(asked, known).map(|met| met.reply.body)
+    };
+    assert!(slack.handshakes[0].signed);
     assert_eq!(answer(r#"{"type":"url_verification","challenge":"3eZbrw1a-_"}"#).as_deref(), Some("3eZbrw1a-_"));
     for other in [
         r#"{"type":"event_callback","challenge":"abc"}"#,
         r#"{"type":"url_verification","challenge":"<script>"}"#,
         r#"{"type":"url_verification","challenge":""}"#,
-        r#"{"type":"url_verification","challenge":7}"#,
+        r#"{"type":"url_verification","challenge":true}"#,
         r#"{"type":"url_verification"}"#,
         r#"{"type":"url_verification","type":"x","challenge":"abc"}"#,
     ] {
