@@ -12,6 +12,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
+use super::PublicUrl;
 pub use crate::policy::{Breaker, Rate, Retry, Routes};
 use crate::{
     event::{Name, OnConflict, OnResend},
@@ -53,6 +54,8 @@ pub struct Server {
     pub drain_delay: Duration,
     /// From the closing of the listener until what is left gets 503.
     pub drain_timeout: Duration,
+    /// Where the sources' paths begin for a provider; for schemes that sign the URL.
+    pub public_url: Option<PublicUrl>,
     /// `[server.limits]`.
     pub limits: Limits,
 }
@@ -199,6 +202,8 @@ pub struct Source {
     pub path: PathTemplate,
     /// Its provider.
     pub provider: Arc<Provider>,
+    /// The URL as the provider knows it: the source's own, else the server's.
+    pub public_url: Option<PublicUrl>,
     /// The provider's scheme, with this source's guard where the provider signs nothing.
     pub scheme: Scheme,
     /// The secrets.

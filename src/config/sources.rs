@@ -12,6 +12,7 @@ use super::{
     model::{Limits, Mode, PathTemplate, Rate, Source},
     order, path, proof,
     providers::Facts,
+    public_url::{self, PublicUrl},
     read, routes, secrets, server,
     store::Horizons,
     upstreams::UpstreamRead,
@@ -21,7 +22,7 @@ use crate::{
     event::{Name, OnConflict, OnResend},
     preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider, Shape, TOKEN_BYTES_MAX},
     secret::Secret,
-    verify::{Keyring, json},
+    verify::{Keyring, Scheme, SecretKey, json},
 };
 
 /// What a source falls back to.
@@ -30,6 +31,7 @@ pub(super) struct Defaults<'a> {
     pub(super) limits: &'a Limits,
     pub(super) horizons: Horizons,
     pub(super) providers: &'a BTreeMap<String, Option<Arc<Provider>>>,
+    pub(super) public_url: Option<PublicUrl>,
 }
 
 /// A source with what the rules over the whole configuration need.
@@ -109,7 +111,9 @@ pub(super) fn read(
     warn_about_proxy_keys(problems, mode, provider.as_deref(), proxy_status.as_ref(), proxy_keys.as_ref());
     let forward_query = section.read_or("forward_query", false);
     let redact = bodies::read_redact(&mut section);
-    let scheme = proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.clone()));
+    let scheme =
+        proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.with_params(&params)));
+    let public_url = read_public_url(&mut section, scheme.as_ref(), defaults);
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
     section.later("enforce", "leave it out: what does not verify is refused");
@@ -118,12 +122,14 @@ pub(super) fn read(
 
     let name_shared: Name = name.value.as_str().into();
     let keys = keyring.iter().map(|(key, place)| (key.key.clone(), place.clone())).collect();
+    let keyring = make_keyring(problems, keyring, scheme.as_ref());
     let source = provider.map(|provider| Source {
         name: name_shared.clone(),
         path: path.clone(),
         scheme: scheme.unwrap_or_else(|| provider.scheme.clone()),
         params,
-        keyring: Keyring::new(keyring.into_iter().map(|(key, _)| key).collect()),
+        keyring,
+        public_url,
         upstreams: routed.upstreams.iter().map(|at| at.value.as_str().into()).collect(),
         routes: routed.routes,
         mode,
@@ -204,6 +210,32 @@ fn read_params(
         problems.error(&place, message, format!("add params = {{ {name} = \"…\" }}"));
     }
     params
+}
+
+fn read_public_url(section: &mut Section<'_>, scheme: Option<&Scheme>, defaults: &Defaults<'_>) -> Option<PublicUrl> {
+    let problems = section.problems();
+    let own = section.read::<String>("public_url");
+    let url = match &own {
+        Some(at) => public_url::read(problems, at, true),
+        None => defaults.public_url.clone(),
+    };
+    if url.is_none() && own.is_none() && scheme.is_some_and(Scheme::needs_url) {
+        problems.error(
+            section.place(),
+            "this provider signs the URL of the endpoint, and nothing says what that is",
+            "add public_url = \"https://hooks.example.com\" to [server], as the provider has it; or the whole URL to the source",
+        );
+    }
+    url
+}
+
+fn make_keyring(problems: &Problems, keys: Vec<(SecretKey, Place)>, scheme: Option<&Scheme>) -> Keyring {
+    let Some(scheme) = scheme else { return Keyring::default() };
+    let (keys, places): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    Keyring::new(keys, scheme).unwrap_or_else(|(index, error)| {
+        problems.error(&places[index], error.to_string(), error.advice());
+        Keyring::default()
+    })
 }
 
 /// The deadline less a margin for the way back: a fifth, at most a second.

@@ -6,6 +6,7 @@
 
 mod handshake;
 mod read;
+mod signature;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +27,6 @@ use crate::{
 
 pub use handshake::{Asked, Handshake, Known, Met, Reply, Shape, TOKEN_BYTES_MAX};
 pub use read::{event_key, read};
-
-/// The methods that webhooks are sent with.
-pub(crate) const WEBHOOK_METHODS: [Method; 1] = [Method::POST];
 
 /// What is known about one provider.
 #[derive(Clone, Debug)]
@@ -69,6 +67,16 @@ pub struct Provider {
     pub unconfirmed: Vec<String>,
     /// Known answers.
     pub vectors: Vec<Vector>,
+    /// Whether it hands out secrets that are shorter than they should be.
+    pub allow_short: bool,
+    /// The methods that its webhooks come with.
+    pub methods: Vec<Method>,
+    /// A body such as it sends.
+    pub sample: Option<Vec<u8>>,
+    /// What follows from a signed content that can be taken apart in several ways.
+    pub ambiguous: Option<String>,
+    /// What follows from a body that is not signed, or not all of it.
+    pub uncovered: Option<String>,
 }
 
 /// Where a value stands in a request.
@@ -78,6 +86,8 @@ pub enum Locator {
     Header(HeaderName),
     /// A JSON pointer into the body; read after verification only.
     Json(String),
+    /// A field of a form; read after verification only.
+    Form(String),
 }
 
 /// `items = { each = "/Data", key = ["/DataType", "/TrackingNumber"] }`.
@@ -104,6 +114,8 @@ pub struct Sender {
     pub disables_after: Option<u32>,
     /// The one status it takes for success, where any 2xx will not do.
     pub ack_status: Option<u16>,
+    /// The body it takes for success, where any will not do.
+    pub ack_body: Option<String>,
 }
 
 impl Sender {
@@ -116,6 +128,7 @@ impl Sender {
             drops: BTreeSet::new(),
             disables_after: None,
             ack_status: None,
+            ack_body: None,
         }
     }
 }
@@ -123,7 +136,7 @@ impl Sender {
 impl Provider {
     /// The methods of its webhooks.
     pub fn webhook_methods(&self) -> &[Method] {
-        &WEBHOOK_METHODS
+        &self.methods
     }
 
     /// The methods that it sends anything with: its webhooks, and its handshakes.
@@ -224,8 +237,14 @@ impl EvidenceKind {
 pub struct Vector {
     /// Its name.
     pub id: String,
-    /// The secret, as a user would configure it.
-    pub secret: String,
+    /// The secrets, as a user would configure them.
+    pub secrets: Vec<String>,
+    /// The source's parameters.
+    pub params: BTreeMap<String, String>,
+    /// The method.
+    pub method: String,
+    /// The URL as the provider knows it, where that matters.
+    pub url: Option<String>,
     /// The headers.
     pub headers: Vec<(String, String)>,
     /// The secret segment of the path, where that is the credential.
@@ -239,18 +258,38 @@ pub struct Vector {
 }
 
 /// The files, by the names they are used under.
-const SHIPPED: [(&str, &str); 10] = [
-    ("gains", include_str!("data/gains.toml")),
-    ("github", include_str!("data/github.toml")),
-    ("mobility-work", include_str!("data/mobility-work.toml")),
-    ("partssource", include_str!("data/partssource.toml")),
-    ("price2b", include_str!("data/price2b.toml")),
-    ("shopify", include_str!("data/shopify.toml")),
-    ("slack", include_str!("data/slack.toml")),
-    ("sourcehub", include_str!("data/sourcehub.toml")),
-    ("standard-webhooks", include_str!("data/standard-webhooks.toml")),
-    ("stripe", include_str!("data/stripe.toml")),
-];
+macro_rules! shipped {
+    ($($name:literal)*) => { [$(($name, include_str!(concat!("data/", $name, ".toml")))),*] };
+}
+
+const SHIPPED: [(&str, &str); 151] = shipped! {
+    "360learning" "ably" "adobe-io-events" "adyen-classic" "adyen-platform" "aftership"
+    "aftership-returns" "aftership-shipping" "amazon-sns" "amazon-sns-subject" "amazon-sns-v1" "amazon-sns-v1-subject"
+    "asana" "auth0-log-streams" "azure-event-grid" "azure-event-grid-cloudevents" "bigcommerce" "bitbucket"
+    "box" "braintree" "buildkite" "buildkite-token" "cal-com" "calendly"
+    "chargebee" "checkout-com" "circleci" "clerk" "clickup" "cloudflare-notifications"
+    "cloudflare-stream" "cloudinary-sha1" "cloudinary-sha256" "coinbase-commerce" "cursor" "customer-io"
+    "datadog" "discord" "docker-hub" "docusign" "dodo-payments" "doppler"
+    "dropbox" "easypost" "ebay" "elevenlabs" "fal-ai" "forgejo"
+    "fourthwall" "front" "front-rule" "fusionauth" "fusionauth-ec" "fusionauth-eddsa"
+    "fusionauth-rsa" "gains" "gitea" "github" "github-sha1" "gitlab-signing"
+    "gitlab-token" "gocardless" "google-pubsub" "grafana" "grafana-timestamp" "gusto"
+    "heroku" "hubspot-v1" "hubspot-v2" "hubspot-v3" "hygraph" "intercom"
+    "iron-xyz" "jira" "kick" "lemon-squeezy" "line" "linear"
+    "linkedin" "mailgun" "mandrill" "messagebird" "meta" "microsoft-graph"
+    "mobility-work" "mollie" "mollie-classic" "monday" "mux" "netlify"
+    "notion" "nylas" "okta" "onfido" "openai" "paddle"
+    "pagerduty" "partssource" "paypal" "persona" "plaid" "plivo-v2"
+    "plivo-v3-post" "polar" "postmark" "postsyncer" "price2b" "pusher"
+    "qonto" "qonto-onboarding" "quickbooks" "razorpay" "recurly" "replicate"
+    "resend" "sanity" "scalr" "segment" "sendcloud" "sendgrid"
+    "sentry" "shipstation" "shopify" "slack" "sourcehub" "square"
+    "standard-webhooks" "standard-webhooks-ed25519" "stripe" "supabase-auth" "supabase-database" "svix"
+    "tabapay" "telegram" "telnyx" "terraform-cloud" "tiktok" "trello"
+    "twilio" "twilio-json" "twitch" "typeform" "vercel" "vonage"
+    "webflow" "woocommerce" "workos" "x" "xero" "zendesk"
+    "zoom"
+};
 
 static PRESETS: LazyLock<BTreeMap<&str, Arc<Provider>>> = LazyLock::new(|| {
     let load = |(name, text): (&'static str, &str)| {
