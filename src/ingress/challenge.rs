@@ -23,6 +23,7 @@ use super::{
     observe::Exchange,
     pending::{NotKept, is_configured},
     read,
+    select::Cx,
     verify::Verified,
 };
 use crate::{
@@ -66,8 +67,10 @@ where
         }
         let asked = asked(&admitted.head, &[]);
         let now = admitted.cx.exchange.came_at;
-        if let Some((index, met)) = find(source, &admitted.head, &[], now, |handshake| !handshake.signed && handshake.is_in_head()) {
-            return Either::Right(answer(&self.gate, source, &admitted.cx.exchange, index, met));
+        if let Some((index, met)) =
+            find(source, &admitted.head, &[], now, |handshake| !handshake.signed && handshake.is_in_head())
+        {
+            return Either::Right(answer(&self.gate, admitted.cx, index, met));
         }
         let may_be = |handshake: &Handshake| !handshake.signed && !handshake.is_in_head() && handshake.head_fits(asked);
         let may_be = provider.handshakes.iter().any(may_be);
@@ -99,7 +102,7 @@ async fn read_and_answer(gate: Arc<Gate>, admitted: Admitted, refusal: Rejection
     };
     let source = &cx.route.source;
     match find(source, &head, &body, cx.exchange.came_at, |handshake| !handshake.signed) {
-        Some((index, met)) => answer(&gate, source, &cx.exchange, index, met).await,
+        Some((index, met)) => answer(&gate, cx, index, met).await,
         None => Err(refusal),
     }
 }
@@ -129,7 +132,7 @@ where
         let (source, exchange) = (&webhook.cx.route.source, &webhook.cx.exchange);
         // Those that need no proof as well: a provider may show one all the same.
         match find(source, &webhook.head, &webhook.body, exchange.came_at, |_| true) {
-            Some((index, met)) => Either::Right(answer(&self.gate, source, exchange, index, met)),
+            Some((index, met)) => Either::Right(answer(&self.gate, webhook.cx, index, met)),
             None => Either::Left(self.inner.call(webhook)),
         }
     }
@@ -154,17 +157,20 @@ fn find(source: &Source, head: &Parts, body: &[u8], now: Wall, wanted: fn(&Hands
     handshakes.find_map(|(index, handshake)| Some((index, handshake.meet(asked, known)?)))
 }
 
-fn answer(gate: &Arc<Gate>, source: &Arc<Source>, exchange: &Arc<Exchange>, index: usize, met: Met) -> Answering {
+fn answer(gate: &Arc<Gate>, cx: Cx, index: usize, met: Met) -> Answering {
     let Met { reply, captured } = met;
     let ack = Ack::Challenge(Arc::new(reply));
+    let source = &cx.route.source;
     let Some(secret) = captured.filter(|secret| !is_configured(source, secret)) else {
-        answered(gate, source, exchange, index);
+        answered(gate, source, &cx.exchange, index);
         return Either::Left(ready(Ok(ack)));
     };
-    let (gate, source, exchange) = (gate.clone(), source.clone(), exchange.clone());
+    let gate = gate.clone();
+    // It takes the disk, so it keeps its place among the requests in flight.
     Either::Right(Box::pin(async move {
-        keep(&gate, &source, secret, exchange.peer).await?;
-        answered(&gate, &source, &exchange, index);
+        let source = &cx.route.source;
+        keep(&gate, source, secret, cx.exchange.peer).await?;
+        answered(&gate, source, &cx.exchange, index);
         Ok(ack)
     }))
 }
