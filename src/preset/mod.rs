@@ -131,6 +131,13 @@ impl Sender {
             ack_body: None,
         }
     }
+
+    /// Whether an event is lost that is answered so: the provider drops it, or tries again after other statuses only.
+    /// Of one that never tries again nothing can be saved.
+    pub fn gives_up_after(&self, status: u16) -> bool {
+        let retried = self.retries.as_ref().filter(|retried| !retried.is_empty());
+        self.drops.contains(&status) || retried.is_some_and(|retried| !retried.contains(&status))
+    }
 }
 
 impl Provider {
