@@ -91,7 +91,11 @@ pub(super) fn read_plan(
         scope,
         event_key,
         tolerance,
-        untimed_horizon: horizons.untimed,
+        untimed_horizon: if provider.is_some_and(|provider| provider.repeats) {
+            Duration::ZERO
+        } else {
+            horizons.untimed
+        },
         event_horizon,
     }
 }

@@ -43,6 +43,8 @@ pub struct Provider {
     pub tolerance: Option<Tolerance>,
     /// What identifies an event across its retries.
     pub event_key: EventKey,
+    /// Whether two of its events may be signed alike, so that no copy can be told from another event.
+    pub repeats: bool,
     /// Where it says what kind of event it is.
     pub event_type: Option<Locator>,
     /// Where it numbers or names the attempt. Unsigned: never part of a key.
