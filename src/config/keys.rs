@@ -8,7 +8,7 @@ use super::{providers::Facts, read, store::Horizons};
 use crate::{
     document::{At, Section, Value, format_duration},
     preset::Provider,
-    verify::{EventKey, KeyPart, KeyPlan, Tolerance, json},
+    verify::{EventKey, KeyPart, KeyPlan, Place, Tolerance, json},
 };
 
 /// Parts of an event key; more would be a mistake.
@@ -91,12 +91,16 @@ pub(super) fn read_plan(
         scope,
         event_key,
         tolerance,
-        untimed_horizon: horizons.untimed,
+        untimed_horizon: if provider.is_some_and(|provider| provider.repeats) {
+            Duration::ZERO
+        } else {
+            horizons.untimed
+        },
         event_horizon,
     }
 }
 
-/// `"body"`, `"none"`, `"/pointer"`, `"header:NAME"`, or a list of the last two.
+/// `"body"`, `"none"`, `"/pointer"`, `"header:NAME"`, `"form:KEY"`, `"claim:NAME"`, or a list of the last four.
 fn read_event_key(value: Value<'_>, provider: Option<&Provider>) -> Option<EventKey> {
     match value.as_text() {
         Some("body") => return Some(EventKey::Body),
@@ -117,8 +121,7 @@ fn read_event_key(value: Value<'_>, provider: Option<&Provider>) -> Option<Event
 }
 
 fn read_key_part(value: &Value<'_>, provider: Option<&Provider>) -> Option<KeyPart> {
-    const HELP: &str =
-        "write \"body\", \"none\", a JSON pointer such as \"/id\", \"header:NAME\", or a list of pointers";
+    const HELP: &str = "write \"body\", \"none\", a JSON pointer such as \"/id\", \"header:NAME\", \"form:KEY\", \"claim:NAME\", or a list of those";
     let text = value.clone().get::<String>()?;
     if let Some(name) = text.strip_prefix("header:") {
         let Ok(header) = HeaderName::try_from(name.trim()) else {
@@ -133,9 +136,20 @@ fn read_key_part(value: &Value<'_>, provider: Option<&Provider>) -> Option<KeyPa
         }
         return Some(KeyPart::Header(header));
     }
-    if !json::is_pointer(&text) {
-        value.error(format!("`event_key`: \"{text}\" is not a JSON pointer"), HELP);
-        return None;
+    let (place, part) = match text.split_once(':') {
+        _ if json::is_pointer(&text) => (Place::Json(text.clone()), KeyPart::Json(text)),
+        Some(("form", key)) if !key.is_empty() => (Place::Form(key.to_owned()), KeyPart::Form(key.to_owned())),
+        Some(("claim", name)) if !name.is_empty() => (Place::Claim(name.to_owned()), KeyPart::Claim(name.to_owned())),
+        _ => {
+            value.error(format!("`event_key`: \"{text}\" is not a JSON pointer"), HELP);
+            return None;
+        }
+    };
+    if provider.is_some_and(|provider| !provider.scheme.signs(&place)) {
+        value.error(
+            format!("`event_key`: this provider does not sign {place}"),
+            "whoever replays a webhook could change it; use what is signed, as the preset does, or \"body\"",
+        );
     }
-    Some(KeyPart::Json(text))
+    Some(part)
 }

@@ -250,7 +250,9 @@ fn of_source(source: &Source, verification: &str, secrets: &[SecretNote]) -> Gro
         },
     ));
     if provider.tolerance.is_none() {
-        lines.push(("replay key", format!("known for {}", format_duration(plan.untimed_horizon))));
+        let known = format!("known for {}", format_duration(plan.untimed_horizon));
+        let none = "none: two events may be signed alike".to_owned();
+        lines.push(("replay key", if plan.untimed_horizon.is_zero() { none } else { known }));
     }
     let mut scope = plan.scope.to_string();
     if plan.replay_scope != plan.scope {

@@ -169,7 +169,7 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     // A definite failure: the provider sees it, unless it would drop the event for good, and its retry is tried
     // anew.
     let status = answered.status.as_u16();
-    let hidden = answered.status.is_redirection() || source.provider.sender.drops.contains(&status);
+    let hidden = answered.status.is_redirection() || source.provider.sender.gives_up_after(status);
     if hidden && !source.proxy_status_raw {
         return Err(Rejection::UpstreamFailed);
     }
@@ -217,10 +217,12 @@ fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
     let Verified { cx, head, body, proof, .. } = webhook;
     let source: &Source = &cx.route.source;
     let mut kept = headers::to_stored(&head.headers, |name| source.scheme.consumes(name));
-    // A proxy in front may have written the original path into a header, and with it the token.
-    // One of a few bytes is in everything, and no secret.
-    if let Some(token) = source.path.token(head.uri.path()).filter(|token| token.len() >= 8) {
-        kept.retain(|(_, value)| !value.windows(token.len()).any(|part| part == token.as_bytes()));
+    // A proxy in front may have written the original URL into a header, and with it the token, or the credential of the
+    // query. One of a few bytes is in everything, and no secret.
+    let token = source.path.token(head.uri.path());
+    let in_query = head.uri.query().zip(source.scheme.consumed_query()).map(|(query, name)| consumed(query, name));
+    for secret in token.into_iter().chain(in_query.into_iter().flatten()).filter(|secret| secret.len() >= 8) {
+        kept.retain(|(_, value)| !value.windows(secret.len()).any(|part| part == secret.as_bytes()));
     }
     EventHead {
         id: EventId::new(gate.clock.wall()),
@@ -255,8 +257,17 @@ fn client(peer: Option<std::net::IpAddr>, headers: &HeaderMap) -> Client {
 /// The query less the parameter that carried a credential.
 fn without(query: &str, consumed: Option<&str>) -> String {
     let Some(consumed) = consumed else { return query.to_owned() };
-    let is_it = |pair: &str| form_urlencoded::parse(pair.as_bytes()).any(|(key, _)| key == consumed);
-    query.split('&').filter(|pair| !is_it(pair)).collect::<Vec<_>>().join("&")
+    query.split('&').filter(|pair| !is_of(consumed, pair)).collect::<Vec<_>>().join("&")
+}
+
+/// The values of the parameter that carried a credential, as they were written.
+fn consumed<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
+    query.split('&').filter(move |pair| is_of(name, pair)).filter_map(|pair| Some(pair.split_once('=')?.1))
+}
+
+/// Whether a pair of a query is of this parameter, however it is written.
+fn is_of(name: &str, pair: &str) -> bool {
+    form_urlencoded::parse(pair.as_bytes()).any(|(key, _)| key == name)
 }
 
 /// The longest event type or attempt id that is kept, in bytes.

@@ -23,6 +23,7 @@ use super::{
     observe::Exchange,
     pending::{NotKept, is_configured},
     read,
+    select::Cx,
     verify::Verified,
 };
 use crate::{
@@ -66,8 +67,10 @@ where
         }
         let asked = asked(&admitted.head, &[]);
         let now = admitted.cx.exchange.came_at;
-        if let Some((index, met)) = find(source, asked, now, |handshake| !handshake.signed && handshake.is_in_head()) {
-            return Either::Right(answer(&self.gate, source, &admitted.cx.exchange, index, met));
+        if let Some((index, met)) =
+            find(source, &admitted.head, &[], now, |handshake| !handshake.signed && handshake.is_in_head())
+        {
+            return Either::Right(answer(&self.gate, admitted.cx, index, met));
         }
         let may_be = |handshake: &Handshake| !handshake.signed && !handshake.is_in_head() && handshake.head_fits(asked);
         let may_be = provider.handshakes.iter().any(may_be);
@@ -98,8 +101,8 @@ async fn read_and_answer(gate: Arc<Gate>, admitted: Admitted, refusal: Rejection
         body => body?,
     };
     let source = &cx.route.source;
-    match find(source, asked(&head, &body), cx.exchange.came_at, |handshake| !handshake.signed) {
-        Some((index, met)) => answer(&gate, source, &cx.exchange, index, met).await,
+    match find(source, &head, &body, cx.exchange.came_at, |handshake| !handshake.signed) {
+        Some((index, met)) => answer(&gate, cx, index, met).await,
         None => Err(refusal),
     }
 }
@@ -128,8 +131,8 @@ where
     fn call(&mut self, webhook: Verified) -> Self::Future {
         let (source, exchange) = (&webhook.cx.route.source, &webhook.cx.exchange);
         // Those that need no proof as well: a provider may show one all the same.
-        match find(source, asked(&webhook.head, &webhook.body), exchange.came_at, |_| true) {
-            Some((index, met)) => Either::Right(answer(&self.gate, source, exchange, index, met)),
+        match find(source, &webhook.head, &webhook.body, exchange.came_at, |_| true) {
+            Some((index, met)) => Either::Right(answer(&self.gate, webhook.cx, index, met)),
             None => Either::Left(self.inner.call(webhook)),
         }
     }
@@ -140,29 +143,34 @@ fn asked<'a>(head: &'a Parts, body: &'a [u8]) -> Asked<'a> {
 }
 
 /// The first of the provider's handshakes, of those wanted, that the request is.
-fn find(source: &Source, asked: Asked<'_>, now: Wall, wanted: impl Fn(&Handshake) -> bool) -> Option<(usize, Met)> {
+fn find(source: &Source, head: &Parts, body: &[u8], now: Wall, wanted: fn(&Handshake) -> bool) -> Option<(usize, Met)> {
     let handshakes = source.provider.handshakes.iter().enumerate();
     let mut handshakes = handshakes.filter(|(_, handshake)| wanted(handshake)).peekable();
     handshakes.peek()?;
+    let url = source.public_url.as_ref().map(|url| url.of(head.uri.path(), None));
     let known = Known {
         params: &|name| source.params.get(name).map(String::as_str),
-        url: None,
+        url: url.as_deref(),
         key: source.keyring.keys().iter().find(|key| key.is_live(now)).map(|key| &key.key),
     };
+    let asked = asked(head, body);
     handshakes.find_map(|(index, handshake)| Some((index, handshake.meet(asked, known)?)))
 }
 
-fn answer(gate: &Arc<Gate>, source: &Arc<Source>, exchange: &Arc<Exchange>, index: usize, met: Met) -> Answering {
+fn answer(gate: &Arc<Gate>, cx: Cx, index: usize, met: Met) -> Answering {
     let Met { reply, captured } = met;
     let ack = Ack::Challenge(Arc::new(reply));
+    let source = &cx.route.source;
     let Some(secret) = captured.filter(|secret| !is_configured(source, secret)) else {
-        answered(gate, source, exchange, index);
+        answered(gate, source, &cx.exchange, index);
         return Either::Left(ready(Ok(ack)));
     };
-    let (gate, source, exchange) = (gate.clone(), source.clone(), exchange.clone());
+    let gate = gate.clone();
+    // It takes the disk, so it keeps its place among the requests in flight.
     Either::Right(Box::pin(async move {
-        keep(&gate, &source, secret, exchange.peer).await?;
-        answered(&gate, &source, &exchange, index);
+        let source = &cx.route.source;
+        keep(&gate, source, secret, cx.exchange.peer).await?;
+        answered(&gate, source, &cx.exchange, index);
         Ok(ack)
     }))
 }

@@ -79,6 +79,9 @@ fn acknowledge(ack: &Ack, source: Option<&Source>) -> Response {
         Ack::Challenge(reply) => return answer_handshake(reply),
     };
     let status = source.map_or(200, |source| source.ack_status);
+    if let Some(body) = source.and_then(|source| source.provider.sender.ack_body.clone()) {
+        return response(status, "text/plain; charset=utf-8", body.into());
+    }
     response(status, "application/json", format!("{{\"status\":\"{word}\",\"id\":\"{id}\"}}").into())
 }
 
@@ -168,8 +171,8 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         Rejection::Panicked => 500,
     };
     // What would make the provider drop the event, although a retry could succeed, becomes 503.
-    let drops = status != 400 && source.is_some_and(|source| source.provider.sender.drops.contains(&status));
-    if drops { 503 } else { status }
+    let is_lost = status != 400 && source.is_some_and(|source| source.provider.sender.gives_up_after(status));
+    if is_lost { 503 } else { status }
 }
 
 /// Seconds after which a retry makes sense, for statuses that invite one.
@@ -235,10 +238,10 @@ mod tests {
 
     /// A source of the provider, with more keys.
     fn source(provider: &str, keys: &str) -> Arc<Source> {
-        let text = format!(
-            "[sources.a]\nprovider = \"{provider}\"\nsecrets = [{{ value = \"a-secret-of-some-length\" }}]\n\
-             upstream = \"http://127.0.0.1:9/\"\n{keys}\n"
-        );
+        let secrets = "secrets = [{ value = \"a-secret-of-some-length\" }]";
+        let secrets = if keys.contains("secrets") { "" } else { secrets };
+        let text =
+            format!("[sources.a]\nprovider = \"{provider}\"\n{secrets}\nupstream = \"http://127.0.0.1:9/\"\n{keys}\n");
         let loaded = config::from_text("a.toml", &text, Path::new("."));
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)));
         config.sources.values().next().expect("one").clone()
@@ -254,6 +257,37 @@ mod tests {
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
         // An unauthentic webhook is nobody's event: there is nothing to save.
         assert_eq!(answer(Refusal::SignatureMissing.into(), &partssource).status(), 401);
+    }
+
+    #[test]
+    fn a_status_after_which_the_provider_does_not_try_again_becomes_503() {
+        // Of Zendesk it is known what it retries, of GitHub that it never does.
+        let (zendesk, github) = (source("zendesk", ""), source("github", ""));
+        for lost in [Rejection::TooSlow, Rejection::UpstreamFailed, Rejection::UpstreamTimedOut, Rejection::Panicked] {
+            assert_eq!(status(&lost, Some(&zendesk), 404), 503, "{lost:?}");
+            assert_ne!(status(&lost, Some(&github), 404), 503, "{lost:?}");
+        }
+        assert_eq!(status(&Rejection::RateExceeded(Duration::ZERO), Some(&zendesk), 404), 429);
+        assert_eq!(status(&Refusal::SignatureMissing.into(), Some(&zendesk), 404), 401);
+    }
+
+    #[test]
+    fn a_provider_that_insists_on_a_body_gets_it() {
+        let body = |provider: &str, keys: &str| {
+            let id = crate::event::EventId::new(crate::time::Wall::from_unix_s(0));
+            let source = source(provider, keys);
+            let whole = |ack: Ack| acknowledge(&ack, Some(&source)).into_body().collect().now_or_never();
+            let bodies = [Ack::Accepted(id), Ack::Duplicate(id), Ack::Conflict(id)].map(whole);
+            bodies.map(|body| body.expect("ready").expect("whole").to_bytes())
+        };
+        let adyen = "secrets = [{ value = \"0123456789abcdef0123456789abcdef\" }]";
+        for got in body("adyen-platform", adyen) {
+            assert_eq!(got, "[accepted]");
+        }
+        for got in body("xero", "") {
+            assert_eq!(got, "");
+        }
+        assert!(body("github", "").iter().all(|body| body.starts_with(b"{\"status\":")));
     }
 
     #[test]

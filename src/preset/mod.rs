@@ -43,6 +43,8 @@ pub struct Provider {
     pub tolerance: Option<Tolerance>,
     /// What identifies an event across its retries.
     pub event_key: EventKey,
+    /// Whether two of its events may be signed alike, so that no copy can be told from another event.
+    pub repeats: bool,
     /// Where it says what kind of event it is.
     pub event_type: Option<Locator>,
     /// Where it numbers or names the attempt. Unsigned: never part of a key.
@@ -130,6 +132,13 @@ impl Sender {
             ack_status: None,
             ack_body: None,
         }
+    }
+
+    /// Whether an event is lost that is answered so: the provider drops it, or tries again after other statuses only.
+    /// Of one that never tries again nothing can be saved.
+    pub fn gives_up_after(&self, status: u16) -> bool {
+        let retried = self.retries.as_ref().filter(|retried| !retried.is_empty());
+        self.drops.contains(&status) || retried.is_some_and(|retried| !retried.contains(&status))
     }
 }
 

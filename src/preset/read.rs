@@ -37,6 +37,7 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
     }
     let methods = read_methods(&mut section);
     let event_key = section.value("event_key").and_then(|value| event_key(value, scheme.as_ref()));
+    let repeats = read_repeats(&mut section, scheme.as_ref(), event_key.as_ref());
     let event_type = section.read("event_type").map(|at| at.value);
     let attempt_id = section.read("attempt_id").map(|at| at.value);
     let context = handshake::Context { params: &params, methods: &methods };
@@ -65,6 +66,7 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
         key_format,
         tolerance,
         event_key: event_key.unwrap_or(EventKey::Body),
+        repeats,
         event_type,
         attempt_id,
         params,
@@ -127,6 +129,19 @@ pub fn event_key(value: Value<'_>, scheme: Option<&Scheme>) -> Option<EventKey> 
     });
     // All parts are read, so that every wrong one is reported.
     parts.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>().map(EventKey::Parts)
+}
+
+/// `repeats`: without keys a copy is a new event, so it is for those that have nothing to tell them apart by.
+fn read_repeats(section: &mut Section<'_>, scheme: Option<&Scheme>, event_key: Option<&EventKey>) -> bool {
+    let Some(at) = section.read::<bool>("repeats").filter(|at| at.value) else { return false };
+    if scheme.is_some_and(Scheme::is_timed) || event_key != Some(&EventKey::None) {
+        section.problems().error(
+            &at.place,
+            "`repeats` is for webhooks that sign no time and have no event key",
+            "take it out, or write event_key = \"none\"",
+        );
+    }
+    true
 }
 
 /// A scheme, and what its provider says of it.

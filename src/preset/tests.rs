@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     secret::Secret,
     time::Wall,
-    verify::{Explanation, Freshness, KeyKind, Keyring, Refusal, SecretKey, Seen, SignRequest, SigningKey},
+    verify::{Explanation, Freshness, KeyKind, KeyPlan, Keyring, Refusal, SecretKey, Seen, SignRequest, SigningKey},
 };
 
 fn keyring(provider: &Provider, secrets: &[String]) -> Keyring {
@@ -183,6 +183,10 @@ fn facts_that_the_gateway_depends_on() {
     assert_eq!(get("stripe").key_format, KeyFormat::Utf8);
     assert_eq!(get("github").body_bytes_max, Some(25 << 20));
     assert!(!get("shopify").scheme.is_timed());
+    // Whoever gives up on 401 may have a key that changes.
+    for sns in ["amazon-sns", "amazon-sns-subject", "amazon-sns-v1", "amazon-sns-v1-subject"] {
+        assert!(get(sns).sender.drops.contains(&401) && get(sns).on_mismatch == OnMismatch::Retry, "{sns}");
+    }
 }
 
 #[test]
@@ -406,4 +410,45 @@ proptest! {
             prop_assert!(!explanation.is_authentic() || !provider.scheme.needs_secret());
         }
     }
+}
+
+/// Four bytes that give a body behind them this CRC-32: it is linear.
+fn patch(body: &[u8], wanted: u32) -> [u8; 4] {
+    let of = |bits: u32| crc32fast::hash(&[body, &bits.to_le_bytes()].concat());
+    let mut rows: Vec<(u32, u32)> = (0..32).map(|i| (of(1 << i) ^ of(0), 1 << i)).collect();
+    let (mut left, mut found) = (wanted ^ of(0), 0);
+    for bit in (0..32).rev().map(|i| 1_u32 << i) {
+        let at = rows.iter().position(|(sum, _)| sum & bit != 0).expect("every sum can be had");
+        let pivot = rows.swap_remove(at);
+        for row in rows.iter_mut().filter(|(sum, _)| sum & bit != 0) {
+            *row = (row.0 ^ pivot.0, row.1 ^ pivot.1);
+        }
+        if left & bit != 0 {
+            (left, found) = (left ^ pivot.0, found ^ pivot.1);
+        }
+    }
+    found.to_le_bytes()
+}
+
+#[test]
+fn another_body_under_a_signature_of_paypal_shares_its_nonce() {
+    let paypal = find("paypal").expect("it ships");
+    let vector = vectors(&paypal).into_iter().find(|vector| vector.valid).expect("one is valid");
+    let forged = [br#"{"event_type":"PAYMENT.SALE.COMPLETED"}    "#, &[][..]].concat();
+    let body = [&forged[..], &patch(&forged, crc32fast::hash(&vector.body))].concat();
+    let plan = KeyPlan {
+        scope: "a".into(),
+        replay_scope: "a".into(),
+        event_key: paypal.event_key.clone(),
+        tolerance: paypal.tolerance.expect("it is timed"),
+        untimed_horizon: Duration::from_hours(1),
+        event_horizon: Duration::from_hours(1),
+    };
+    let now = Wall::from_unix_s(vector.now_s);
+    let keys = |body: &[u8]| {
+        let changed = Changed { body: body.to_vec(), ..Changed::of(&vector) };
+        plan.keys(&changed.judge(&paypal, &vector, now).proof.expect("the CRC-32 is right"), body, now)
+    };
+    let (first, second) = (keys(&vector.body), keys(&body));
+    assert!(first.nonce.is_some() && first.nonce == second.nonce && first.body != second.body);
 }

@@ -34,7 +34,7 @@ pub struct Keys {
     pub replay: Option<Lived>,
     /// The provider's nonce.
     pub nonce: Option<Lived>,
-    /// The logical event; `None` where `event_key = "none"`.
+    /// The logical event; `None` where `event_key = "none"`, or is the digest of the body and there is no body.
     pub event: Option<Lived>,
     /// Whether a time is signed: then a known replay key means the very same bytes again.
     pub timed: bool,
@@ -52,7 +52,7 @@ impl Keys {
 /// What makes up the event key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventKey {
-    /// SHA-256 of the body.
+    /// SHA-256 of the body, unless that is empty.
     Body,
     /// None at all: every webhook with a new replay key is a new event.
     None,
@@ -84,7 +84,7 @@ pub struct KeyPlan {
     pub event_key: EventKey,
     /// The tolerance, for the life of replay keys.
     pub tolerance: Tolerance,
-    /// Life of a replay key where no time is signed.
+    /// Life of a replay key where no time is signed. Zero: there is none, for two events may be signed alike.
     pub untimed_horizon: Duration,
     /// Life of an event key: already max(1.5 × retry span, `replay.event_horizon`).
     pub event_horizon: Duration,
@@ -101,11 +101,13 @@ impl KeyPlan {
         let body_digest = proof.body;
         let life = self.replay_life(proof, now);
         let lived = |key| Lived { key, lives: life };
-        let replay = proof.signed.map(|digest| lived(derive("replay", &self.replay_scope, [(b'd', &digest[..])])));
+        let timed = proof.stamp.as_ref().is_some_and(|stamp| stamp.until_ns.is_some());
+        let replay = proof.signed.filter(|_| timed || !self.untimed_horizon.is_zero());
+        let replay = replay.map(|digest| lived(derive("replay", &self.replay_scope, [(b'd', &digest[..])])));
         let nonce = proof.nonce.as_ref().map(|nonce| lived(derive("nonce", &self.scope, [(b'v', nonce.as_slice())])));
         let (event, fell_back) = self.event_key(proof, body, &body_digest);
         let event = event.map(|key| Lived { key, lives: self.event_horizon.min(LIFE_MAX) });
-        Keys { body: body_digest, replay, nonce, event, timed: proof.stamp.is_some(), fell_back }
+        Keys { body: body_digest, replay, nonce, event, timed, fell_back }
     }
 
     /// Key and content digest of each item of the list at `each`, in order: `None` for an item whose key cannot
@@ -131,9 +133,11 @@ impl KeyPlan {
         Some(tags.iter().map(|tag| derive("event", &self.scope, [(*tag, id.as_bytes())])).collect())
     }
 
-    /// Until the signed time is stale for good plus a margin, and never shorter than two whole windows.
+    /// Until the signed time is stale for good plus a margin, and never shorter than two whole windows. A token may say
+    /// from when it counts and not until when: that one is never stale.
     fn replay_life(&self, proof: &Proof, now: Wall) -> Duration {
-        let Some(at) = proof.stamp.as_ref().map(super::Stamp::fresh_until) else {
+        let ends = proof.stamp.as_ref().filter(|stamp| stamp.until_ns.is_some());
+        let Some(at) = ends.map(super::Stamp::fresh_until) else {
             return self.untimed_horizon.min(LIFE_MAX);
         };
         let Tolerance { past, future } = self.tolerance;
@@ -148,7 +152,8 @@ impl KeyPlan {
     }
 
     fn event_key(&self, proof: &Proof, body: &[u8], body_digest: &[u8; 32]) -> (Option<Key>, bool) {
-        let of_body = || Some(derive("event", &self.scope, [(b'd', &body_digest[..])]));
+        // All events without a body would be one.
+        let of_body = || (!body.is_empty()).then(|| derive("event", &self.scope, [(b'd', &body_digest[..])]));
         let parts = match &self.event_key {
             EventKey::None => return (None, false),
             EventKey::Body => return (of_body(), false),

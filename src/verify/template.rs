@@ -245,7 +245,9 @@ fn bound(part: &Part, neighbour: Option<&Piece>, behind_body: bool, formed_time:
         Some(Piece::Part { part: Part::Timestamp, .. }) if formed_time => return Ok(Bound::FixedForm),
         Some(_) => None,
     };
-    match separator.filter(|byte| !byte.is_ascii_alphanumeric()) {
+    // A query may have any visible character in it.
+    let keeps = |byte: &u8| !byte.is_ascii_alphanumeric() && (*part != Part::Url || !byte.is_ascii_graphic());
+    match separator.filter(keeps) {
         Some(byte) => Ok(Bound::Without(byte)),
         None if *part == Part::Timestamp => Ok(Bound::FixedForm),
         None => Err(format!("nothing keeps {} apart from what stands beside it", part.shown())),
@@ -286,6 +288,8 @@ mod tests {
             ("{body}{nonce}", "nothing keeps {nonce} apart"),
             ("{body}{header:date}", "nothing keeps {header:date} apart"),
             ("{url}{body}", "nothing keeps {url} apart"),
+            ("{url}.{timestamp}.{body}", "nothing keeps {url} apart"),
+            ("{url}|{body}", "nothing keeps {url} apart"),
             ("{json:/a}{json:/b}", "nothing keeps {json:/a} apart"),
         ] {
             let error = Template::parse(wrong, Reading::default()).expect_err(wrong);

@@ -55,3 +55,35 @@ impl StoreHeld {
 async fn stored(world: &World) -> usize {
     world.admin("GET", "/api/v1/events?limit=500").await["events"].as_array().map_or(0, Vec::len)
 }
+
+#[tokio::test]
+async fn equal_webhooks_of_a_provider_that_repeats_itself_are_events_each() {
+    let source =
+        "[sources.box]\nprovider = \"dropbox\"\nupstream = \"up\"\nsecrets = [{ value = \"15-characters!!\" }]\n";
+    let world = World::start(source).await;
+    let body = br#"{"list_folder":{"accounts":["dbid:AAH4f99T0taONIb"]}}"#;
+    for _ in 0..2 {
+        let reply = world.send("dropbox", "15-characters!!", "/hooks/box", body, 0).await;
+        assert_eq!(reply.ack().0, "accepted");
+    }
+    assert_eq!(world.upstream.wait_for(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn webhooks_without_a_body_are_told_apart_or_not_at_all() {
+    let source = "[providers.own]\ncredential = \"query:key\"\nmethods = [\"GET\"]\n\
+        [sources.own]\nprovider = \"own\"\nupstream = \"up\"\nforward_query = true\n\
+        secrets = [{ value = \"a-secret-of-some-length\" }]\n";
+    let world = World::start(source).await;
+    for n in 0..2 {
+        let path = format!("/hooks/own?key=a-secret-of-some-length&n={n}");
+        // As proxies write it.
+        let headers = [("x-original-uri", path.as_str()), ("x-other", "a-secret")];
+        let reply = crate::world::request(world.gateway.public, "GET", &path, &headers, b"").await;
+        assert_eq!(reply.ack().0, "accepted");
+    }
+    for received in world.upstream.wait_for(2).await {
+        let seen = format!("{} {:?}", received.path, received.headers);
+        assert!(!seen.contains("a-secret-of-some-length") && received.header("x-other") == Some("a-secret"), "{seen}");
+    }
+}

@@ -88,7 +88,7 @@ fn lives_follow_the_signed_time() {
 
 #[test]
 fn where_nothing_is_signed_there_is_no_replay_key() {
-    let keys = plan_of(EventKey::Body).keys(&Proof::for_test(b""), BODY, NOW);
+    let keys = plan_of(EventKey::Body).keys(&Proof::for_test(BODY), BODY, NOW);
     assert_eq!((keys.replay, keys.nonce), (None, None));
     assert!(keys.event.is_some() && !keys.fell_back);
     assert_eq!(plan_of(EventKey::None).keys(&Proof::for_test(b""), BODY, NOW).all().count(), 0);
@@ -119,7 +119,6 @@ fn an_id_that_cannot_be_read_falls_back_to_the_body_and_never_collapses_events()
         r#"{"id":""}"#,
         "{}",
         "[]",
-        "",
         "x",
         r#"{"id":1.0}"#,
         r#"{"id":1e0}"#,
@@ -135,6 +134,33 @@ fn an_id_that_cannot_be_read_falls_back_to_the_body_and_never_collapses_events()
         seen.push(key);
     }
     assert!(event(&plan, &"[".repeat(1 << 20)).1);
+    // That of no body at all would collapse all of them.
+    assert_eq!(event(&plan, ""), (None, true));
+    assert_eq!(event(&plan_of(EventKey::Body), ""), (None, false));
+}
+
+#[test]
+fn a_token_that_never_ends_is_known_as_long_as_what_has_no_time() {
+    let jwt = |exp| JwtSpec { algorithms: vec![Algorithm::HmacSha256], nbf: true, exp, ..JwtSpec::default() };
+    let scheme = |exp| {
+        Scheme::signed(SignedSpec {
+            uncovered: Some("it is a test".into()),
+            ..spec(Grammar::Jwt { prefix: String::new(), jwt: jwt(exp) }, "")
+        })
+        .expect("it fits")
+    };
+    let keys = |exp| plan_of(EventKey::None).keys(&proof_of(&scheme(exp), BODY), BODY, NOW);
+    let life = |exp| keys(exp).replay.expect("it is signed").lives;
+    assert_eq!((life(false), keys(false).timed), (Duration::from_hours(168), false));
+    assert!(life(true) < Duration::from_hours(3) && keys(true).timed);
+}
+
+#[test]
+fn where_two_events_may_be_signed_alike_nothing_is_remembered() {
+    let plan = KeyPlan { untimed_horizon: Duration::ZERO, ..plan_of(EventKey::None) };
+    assert_eq!(plan.keys(&proof_of(&plain("{body}"), BODY), BODY, NOW).all().count(), 0);
+    // A signed time tells them apart.
+    assert_eq!(plan.keys(&proof_of(&plain("{timestamp}.{body}"), BODY), BODY, NOW).all().count(), 1);
 }
 
 #[test]

@@ -211,3 +211,25 @@ async fn the_operator_is_told_in_the_log_and_in_the_status_and_never_the_secret(
         assert!(!log.contains(secret) && !status.contains(secret), "{log}\n{status}");
     }
 }
+
+#[tokio::test]
+async fn what_waits_for_the_disk_keeps_its_place_among_the_requests_in_flight() {
+    use std::io::Write as _;
+    let sources = configuration(&format!("{ASANA}{SIGNATURE}"), "");
+    let one = |text: String| text.replace("[admin]\n", "[server.limits]\nin_flight_max = 1\n[admin]\n");
+    let world = World::start_edited(&sources, one).await;
+    let pending = world.data.path().join("store/pending");
+    fs::create_dir_all(&pending).expect("made");
+    // Reading it takes until somebody has written.
+    let slow = pending.join(format!("own-{}", fingerprint(GIVEN)));
+    assert!(std::process::Command::new("mkfifo").arg(&slow).status().expect("it is installed").success());
+    let (reply, other) = tokio::join!(register(&world, GIVEN), async {
+        let opened = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(&slow));
+        let mut opened = opened.await.expect("no panic").expect("it is being read");
+        let other = ask(&world, "POST", "", &[], "").await;
+        opened.write_all(GIVEN.as_bytes()).expect("written");
+        other
+    });
+    assert_eq!((reply.status, other.status), (200, 503));
+    assert_eq!(ask(&world, "POST", "", &[], "").await.status, 401, "there is room again");
+}

@@ -320,3 +320,27 @@ async fn a_method_is_taken_only_where_a_handshake_names_it() {
     let reply = ask(&world, "DELETE", "", &[], "").await;
     assert_eq!((reply.status, reply.headers["allow"].as_str()), (405, "POST, PUT"));
 }
+
+#[tokio::test]
+async fn ebay_is_answered_with_a_digest_over_the_url_that_it_knows() {
+    use sha2::Digest as _;
+    let provider = format!(
+        "params = {{ token = \"of a test\" }}\n[[providers.own.handshakes]]\nsigned = false\nmethod = \"GET\"\n\
+         when = [{{ query = \"challenge_code\" }}]\ntoken = {{ query = \"challenge_code\" }}\n\
+         body = \"{{sha256-hex:{{token}}{{param:token}}{{url}}}}\"\n{SIGNATURE}"
+    );
+    let source = |keys: &str| configuration(&provider, &format!("params = {{ token = \"of my choice\" }}\n{keys}"));
+    let expected = |url: &str| hookward::verify::encode_hex(&sha2::Sha256::digest(format!("c0deof my choice{url}")));
+    for (keys, url) in [
+        ("public_url = \"https://hooks.example.com\"", "https://hooks.example.com/hooks/own"),
+        ("public_url = \"https://hooks.example.com/in/ebay\"", "https://hooks.example.com/in/ebay"),
+    ] {
+        let world = World::start(&source(keys)).await;
+        let reply = ask(&world, "GET", "?challenge_code=c0de", &[], "").await;
+        is_answered(&world, &reply, 200, &expected(url)).await;
+    }
+    // Without it no answer would be right.
+    let text = crate::world::configuration(&source(""), "", "http://127.0.0.1:9/", std::path::Path::new("."));
+    let loaded = hookward::config::from_text("a.toml", &text, std::path::Path::new("."));
+    assert!(loaded.config.is_none() && loaded.problems.render(false).contains("add public_url"));
+}
