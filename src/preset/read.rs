@@ -12,7 +12,7 @@ use super::{
     Evidence, EvidenceKind, Items, Locator, OnMismatch, OnStale, Provider, Sender, Vector, handshake, signature,
 };
 use crate::{
-    document::{FromValue, Section, Size, Value},
+    document::{FromValue, Place as TextPlace, Problems, Section, Size, Value},
     verify::{CredentialPlace, EventKey, KeyFormat, KeyKind, KeyPart, Place, Scheme, Tolerance, json},
 };
 
@@ -27,13 +27,14 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
     let errors_before = section.problems().errors();
     read_schema(&mut section);
     let title = section.read_or("title", name.to_owned());
+    let key_place = section.peek_place("key_format").unwrap_or_else(|| section.place().clone());
     let key_format = choice(&mut section, "key_format", &KeyFormat::ALL).unwrap_or(KeyFormat::Utf8);
     let allow_short = section.read_or("allow_short", false);
     let params = handshake::read_params(&mut section);
     let Schemed { scheme, tolerance, ambiguous, uncovered } = read_scheme(&mut section);
     if let Some(scheme) = &scheme {
         check_params(&section, scheme, &params);
-        check_key_format(&section, scheme, key_format);
+        check_key_format(section.problems(), &key_place, scheme, key_format);
     }
     let methods = read_methods(&mut section);
     let event_key = section.value("event_key").and_then(|value| event_key(value, scheme.as_ref()));
@@ -114,7 +115,7 @@ pub fn event_key(value: Value<'_>, scheme: Option<&Scheme>) -> Option<EventKey> 
         if scheme.is_some_and(|scheme| !scheme.signs(&place)) {
             seen.error(
                 format!("{} is not inside the signed content", shown_place(&place)),
-                "anybody could change it: use what is signed, or \"body\"",
+                "anybody could change it: write what is signed, such as \"/id\" of a signed body, or event_key = \"body\"",
             );
             return None;
         }
@@ -218,16 +219,16 @@ fn check_params(section: &Section<'_>, scheme: &Scheme, params: &BTreeMap<String
 }
 
 /// A public key for signatures made with a private one, a shared secret for the others.
-fn check_key_format(section: &Section<'_>, scheme: &Scheme, format: KeyFormat) {
+fn check_key_format(problems: &Problems, place: &TextPlace, scheme: &Scheme, format: KeyFormat) {
     let Some(kind) = scheme.key_kind() else { return };
     if (kind == KeyKind::Shared) == format.is_public() {
         let help = if format.is_public() {
-            "write how the shared secret is given: \"utf8\", \"base64\", \"whsec\" or \"hex\""
+            "write how the shared secret is given: key_format = \"utf8\", or \"base64\", \"whsec\" or \"hex\"; or name the `algorithm` of that public key"
         } else {
-            "write how the public key is given: \"pem\", \"spki-base64\", \"ed25519-hex\", \"ed25519-base64\" or \"jwk\""
+            "write how the public key is given: key_format = \"pem\", or \"spki-base64\", \"ed25519-hex\", \"ed25519-base64\" or \"jwk\""
         };
         let message = format!("signatures are checked with {}, and `key_format` is \"{}\"", kind.name(), format.name());
-        section.problems().error(section.place(), message, help);
+        problems.error(place, message, help);
     }
 }
 

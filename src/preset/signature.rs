@@ -29,6 +29,9 @@ pub(super) fn read(mut section: Section<'_>) -> Option<(Scheme, Beside)> {
     places.note(&section, ["headers", "json", "form", "query"], "headers");
     let place = read_signature_place(&mut section);
     places.note(&section, ["grammar", "jwt"], "grammar");
+    for part in ["separator", "groups", "assign", "jwt"] {
+        places.note(&section, [part], part);
+    }
     let grammar = read_grammar(&mut section);
     let encoding = choice(&mut section, "encoding", &Encoding::ALL).unwrap_or(Encoding::Hex);
     let algorithm = choice(&mut section, "algorithm", &Algorithm::ALL).unwrap_or(Algorithm::HmacSha256);
@@ -90,7 +93,9 @@ impl Places {
         self.of.extend(found.map(|place| (part, place)));
     }
     fn get(&self, part: &str) -> &TextPlace {
-        self.of.get(part).unwrap_or(&self.whole)
+        // What is missing would say something of the content.
+        let content = || self.of.get("content").filter(|_| part == "uncovered");
+        self.of.get(part).or_else(content).unwrap_or(&self.whole)
     }
 }
 
@@ -118,23 +123,32 @@ fn check_tolerance(
 }
 
 fn read_signature_place(section: &mut Section<'_>) -> Option<SignaturePlace> {
-    const HELP: &str = "name the headers that carry signatures: headers = [\"x-signature\"]; or json, form or query";
+    const KEYS: [&str; 4] = ["headers", "json", "form", "query"];
+    let named: Vec<_> = KEYS.into_iter().filter_map(|key| Some((key, section.peek_place(key)?))).collect();
     let headers = section.read::<Vec<SignatureHeader>>("headers");
     let json = section.read::<Pointer>("json").map(|at| Place::Json(at.value.0));
     let form = section.read::<String>("form").map(|at| Place::Form(at.value));
     let query = section.read::<String>("query").map(|at| Place::Query(at.value));
-    let others: Vec<Place> = [json, form, query].into_iter().flatten().collect();
-    match (headers, others.as_slice()) {
-        (Some(headers), []) => {
-            Some(SignaturePlace::Headers(headers.value.into_iter().map(|header| header.0).collect()))
-        }
-        (None, [one]) => Some(SignaturePlace::At(one.clone())),
-        (None, []) => {
-            section.problems().error(section.place(), "`headers` is missing", HELP);
+    match named.as_slice() {
+        [] => {
+            section.problems().error(
+                section.place(),
+                "nothing says where the signature stands",
+                "name the headers that carry it: headers = [\"x-signature\"]; or `json`, `form` or `query`",
+            );
             None
         }
-        _ => {
-            section.problems().error(section.place(), "a signature stands in one kind of place", HELP);
+        // What is named and could not be read was reported.
+        [_] => match headers {
+            Some(headers) => Some(SignaturePlace::Headers(headers.value.into_iter().map(|header| header.0).collect())),
+            None => [json, form, query].into_iter().flatten().next().map(SignaturePlace::At),
+        },
+        [(first, _), (second, place), ..] => {
+            section.problems().error(
+                place,
+                format!("`{first}` and `{second}` both say where the signature stands"),
+                format!("keep `{first}` or `{second}`; up to four `headers` may hold signatures"),
+            );
             None
         }
     }
@@ -161,7 +175,8 @@ fn read_grammar(section: &mut Section<'_>) -> Option<Grammar> {
     let pointer = section.read::<Pointer>("pointer").map(|at| at.value.0);
     let trim = section.read_or("trim", false);
     let jwt = section.section("jwt").map(read_jwt);
-    let grammar = match kind.as_deref().map_or("plain", String::as_str) {
+    let kind = kind.as_deref().map_or("plain", String::as_str);
+    let grammar = match kind {
         "plain" => Some(Grammar::Plain { prefix }),
         "fields" => {
             separator.zip(field).map(|(separator, signature)| Grammar::Fields { separator, signature, trim, groups })
@@ -181,16 +196,28 @@ fn read_grammar(section: &mut Section<'_>) -> Option<Grammar> {
         _ => None,
     };
     if grammar.is_none() {
-        section.problems().error(
-            &place,
-            "the grammar of the signature header is incomplete",
-            "\"plain\" (with `prefix`), \"fields\" (with `separator` and `field`), \"list\" (with `separator` and `prefix`), \
-             \"positional\" (with `separator`), \"keyed\" (with `separator`, `assign` and `param`), \"base64-json\" (with \
-             `pointer`) or \"jwt\" (with [signature.jwt])",
-        );
+        let (message, help) = match GRAMMARS.iter().find(|(name, _)| *name == kind) {
+            Some((name, needs)) => (format!("the grammar \"{name}\" is incomplete"), format!("add {needs}")),
+            None => {
+                let names: Vec<_> = GRAMMARS.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+                (format!("`grammar` cannot be \"{kind}\""), format!("one of: {}", names.join(", ")))
+            }
+        };
+        section.problems().error(&place, message, help);
     }
     grammar
 }
+
+/// All grammars, each with what it cannot do without.
+const GRAMMARS: [(&str, &str); 7] = [
+    ("plain", ""),
+    ("fields", "separator = \",\" and field = \"v1\": what stands between items, and the key of a signature"),
+    ("list", "separator = \" \": what stands between signatures"),
+    ("positional", "separator = \",\": what stands between items"),
+    ("keyed", "separator, assign and param, such as separator = \"&\", assign = \"|\", param = \"public_key\""),
+    ("base64-json", "pointer = \"/signature\": where the signature stands in the document"),
+    ("jwt", "[signature.jwt] with algorithms = [\"HS256\"]: those that the provider uses"),
+];
 
 fn one_char(section: &mut Section<'_>, key: &'static str) -> Option<char> {
     let at = section.read::<String>(key)?;

@@ -9,6 +9,8 @@ use crate::{
     verify::{Explanation, Freshness, KeyKind, KeyPlan, Keyring, Refusal, SecretKey, Seen, SignRequest, SigningKey},
 };
 
+mod passes;
+
 fn keyring(provider: &Provider, secrets: &[String]) -> Keyring {
     let key = |(i, secret): (usize, &String)| {
         let key = provider.key_format.decode(secret.as_bytes()).expect("a secret of a vector decodes");
@@ -268,7 +270,7 @@ fn a_provider_that_would_be_unsafe_is_refused() {
             "always two values",
         ),
         ("content = \"{method}\"\n", "the signed content is without the body"),
-        ("content = \"{body}\"\ngrammar = \"fields\"\n", "the grammar of the signature header is incomplete"),
+        ("content = \"{body}\"\ngrammar = \"fields\"\n", r#"the grammar "fields" is incomplete"#),
         ("content = \"{body}\"\nalgorithm = \"none\"\n", "`algorithm` cannot be \"none\""),
         ("content = \"{nonce}.{body}\"\nnonce = { field = \"n\" }\n", "a field needs the grammar"),
         ("content = \"{body}\"\nnonce = { header = \"x-n\" }\n", "the nonce is not signed"),

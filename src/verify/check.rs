@@ -11,7 +11,8 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::{
     Algorithm, Candidate, Claim, Keyring, Proof, Refusal,
-    content::{Content, credential_in_body},
+    content::{Content, credential_in_body, digest_of_body},
+    hashing::{self, Pass},
     public::PublicAlgorithm,
     scheme::{CredentialPlace, Kind, Scheme, Signed},
 };
@@ -30,7 +31,7 @@ impl Scheme {
     /// Holds a claim against the body and every secret that is live now.
     pub fn verify(&self, claim: &Claim, keyring: &Keyring, body: &[u8], now: Wall) -> Result<Proof, Refusal> {
         match &self.0 {
-            Kind::Nothing => Ok(self.proof(claim, Sha256::digest(body).into())),
+            Kind::Nothing => Ok(self.proof(claim, digest_of_body(body))),
             Kind::Signed(signed) => {
                 let content = signed.content(claim, body)?;
                 signed.verify(self, &content, keyring, body, now)
@@ -41,7 +42,7 @@ impl Scheme {
                 Ok(Proof {
                     secret_id: keyring.keys()[found.secret].id.clone(),
                     place: candidates[found.candidate].place.clone(),
-                    ..self.proof(claim, Sha256::digest(body).into())
+                    ..self.proof(claim, digest_of_body(body))
                 })
             }
         }
@@ -166,12 +167,8 @@ impl Signed {
         if self.content.is_body_alone() {
             return content.body_digest;
         }
-        let mut hash = Sha256::new();
-        content.segments(0, b"").for_each(|segment| hash.update(segment));
-        if !scheme.covers_body() {
-            hash.update(content.body_digest);
-        }
-        hash.finalize().into()
+        let body_digest = (!scheme.covers_body()).then_some(&content.body_digest[..]);
+        hashing::over(Pass::Content, Sha256::new(), content.segments(0, b"").chain(body_digest)).into()
     }
 }
 

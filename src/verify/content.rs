@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Candidate, Claim, Refusal,
     claim::{inside, own_value},
+    hashing::{self, Pass},
     json,
     place::BodyReader,
     scheme::{CredentialPlace, Signed, split_star},
@@ -23,9 +24,19 @@ pub(super) struct Content<'a> {
     segments: Vec<Segment<'a>>,
 }
 
+/// Where signed bytes stand: most of them in the claim, so that nothing is copied.
 #[derive(Debug)]
 enum Segment<'a> {
     Bytes(Cow<'a, [u8]>),
+    /// The bytes but for the first and the last.
+    Inside(Vec<u8>),
+    /// Header and payload of the token.
+    Token,
+    Timestamp,
+    Id,
+    Nonce,
+    /// What the head says for this piece of the content.
+    Value(usize),
     Url,
     UrlNoQuery,
     Secret,
@@ -35,12 +46,10 @@ impl Signed {
     /// Completes the claim from the body.
     pub(super) fn content<'a>(&'a self, claim: &'a Claim, body: &'a [u8]) -> Result<Content<'a>, Refusal> {
         let reader = BodyReader::new(body);
-        let body_digest: [u8; 32] = Sha256::digest(body).into();
+        let body_digest: [u8; 32] = digest_of_body(body);
         let claim = self.complete(claim, &reader)?;
-        let mut segments = Vec::new();
-        if let Some(token) = &claim.token {
-            segments.push(Segment::Bytes(Cow::Owned(token.input.clone())));
-        }
+        let mut segments = Vec::with_capacity(self.content.pieces().len() + 1);
+        segments.extend(claim.token.as_ref().map(|_| Segment::Token));
         for (i, piece) in self.content.pieces().iter().enumerate() {
             segments.push(match piece {
                 Piece::Literal(bytes) => Segment::Bytes(Cow::Borrowed(bytes)),
@@ -50,10 +59,10 @@ impl Signed {
                     Part::Secret => Segment::Secret,
                     Part::Body => Segment::Bytes(Cow::Borrowed(body)),
                     Part::Timestamp => {
-                        owned(claim.stamp.as_ref().map(|stamp| stamp.text.clone()).ok_or(Refusal::TimestampMissing)?)
+                        there(claim.stamp.as_ref(), Refusal::TimestampMissing).map(|()| Segment::Timestamp)?
                     }
-                    Part::Id => owned(claim.id.clone().ok_or(Refusal::FieldMissing)?),
-                    Part::Nonce => owned(claim.nonce.clone().ok_or(Refusal::FieldMissing)?),
+                    Part::Id => there(claim.id.as_ref(), Refusal::FieldMissing).map(|()| Segment::Id)?,
+                    Part::Nonce => there(claim.nonce.as_ref(), Refusal::FieldMissing).map(|()| Segment::Nonce)?,
                     Part::At(place, optional) if place.is_in_body() => match reader.value(place)? {
                         Some(value) => owned(inside(&value, *bound)?),
                         None if *optional => owned(Vec::new()),
@@ -61,12 +70,13 @@ impl Signed {
                     },
                     // A parameter that the source does not give was reported when it was configured.
                     Part::At(..) | Part::Method | Part::Param(_) => {
-                        owned(claim.values.get(i).cloned().flatten().ok_or(Refusal::FieldMissing)?)
+                        let value = claim.values.get(i).and_then(Option::as_ref);
+                        there(value, Refusal::FieldMissing).map(|()| Segment::Value(i))?
                     }
                     Part::FormSorted => owned(reader.form_sorted()?),
                     Part::BodySha256 => owned(super::encode_hex(&body_digest).into_bytes()),
                     Part::BodyCrc32 => owned(crc32fast::hash(body).to_string().into_bytes()),
-                    Part::BodyJsonString => owned(json_string(body)?),
+                    Part::BodyJsonString => Segment::Inside(json_string(body)?),
                 },
             });
         }
@@ -106,9 +116,17 @@ impl Content<'_> {
     }
     /// The signed bytes, with this form of the URL.
     pub(super) fn segments<'s>(&'s self, form: usize, secret: &'s [u8]) -> impl Iterator<Item = &'s [u8]> + Clone {
-        let url = self.claim.urls.get(form).map_or("", String::as_str);
+        let claim = &*self.claim;
+        let url = claim.urls.get(form).map_or("", String::as_str);
         self.segments.iter().map(move |segment| match segment {
             Segment::Bytes(bytes) => &**bytes,
+            Segment::Inside(quoted) => &quoted[1..quoted.len() - 1],
+            // What was not there was refused when the segments were made.
+            Segment::Token => claim.token.as_ref().map_or(&[][..], |token| &token.input),
+            Segment::Timestamp => claim.stamp.as_ref().map_or(&[][..], |stamp| &stamp.text),
+            Segment::Id => claim.id.as_deref().unwrap_or_default(),
+            Segment::Nonce => claim.nonce.as_deref().unwrap_or_default(),
+            Segment::Value(piece) => claim.values.get(*piece).and_then(Option::as_deref).unwrap_or_default(),
             Segment::Url => url.as_bytes(),
             Segment::UrlNoQuery => url.split('?').next().unwrap_or_default().as_bytes(),
             Segment::Secret => secret,
@@ -125,13 +143,19 @@ fn owned<'a>(bytes: Vec<u8>) -> Segment<'a> {
     Segment::Bytes(Cow::Owned(bytes))
 }
 
-/// The inside of a JSON string that is this text.
+fn there<T>(value: Option<&T>, missing: Refusal) -> Result<(), Refusal> {
+    value.map(|_| ()).ok_or(missing)
+}
+
+/// SHA-256 of a body, for keys.
+pub(super) fn digest_of_body(body: &[u8]) -> [u8; 32] {
+    hashing::over(Pass::Body, Sha256::new(), [body]).into()
+}
+
+/// The JSON string that is this text, in its quotes.
 fn json_string(body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let text = std::str::from_utf8(body).map_err(|_| Refusal::FieldMalformed)?;
-    let mut quoted = serde_json::to_vec(text).map_err(|_| Refusal::FieldMalformed)?;
-    quoted.pop();
-    quoted.remove(0);
-    Ok(quoted)
+    serde_json::to_vec(text).map_err(|_| Refusal::FieldMalformed)
 }
 
 /// What a body shows as a credential. Of a list every item shows it, and all show the same.

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use base64ct::{Base64Unpadded, Encoding as _};
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{
+    Hmac, KeyInit,
+    digest::{FixedOutput, Update},
+};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::{Choice, ConstantTimeEq as _};
@@ -14,6 +17,7 @@ use super::{
     Algorithm, Candidate, KeyKind, Scheme,
     content::Content,
     encoding::decode_hex,
+    hashing::{self, Pass},
     public::{self, PublicKey},
 };
 use crate::{secret::Secret, time::Wall};
@@ -307,23 +311,16 @@ impl Prepared {
     where
         S: Iterator<Item = &'s [u8]>,
     {
-        fn over<'a, M: Mac + Clone>(mac: &M, segments: impl Iterator<Item = &'a [u8]>) -> Tag {
-            let mut mac = mac.clone();
-            segments.for_each(|segment| mac.update(segment));
-            Tag::new(&mac.finalize().into_bytes())
-        }
-        fn hash<'a, D: Digest>(segments: impl Iterator<Item = &'a [u8]>) -> Tag {
-            let mut hash = D::new();
-            segments.for_each(|segment| hash.update(segment));
-            Tag::new(&hash.finalize())
+        fn over<'a, H: FixedOutput + Update>(hash: H, segments: impl Iterator<Item = &'a [u8]>) -> Tag {
+            Tag::new(&hashing::over(Pass::Proof, hash, segments))
         }
         match self.states.iter().find(|(known, _)| *known == algorithm) {
-            Some((_, State::Sha1(mac))) => over(mac, content(b"")),
-            Some((_, State::Sha256(mac))) => over(mac, content(b"")),
-            Some((_, State::Sha384(mac))) => over(mac, content(b"")),
-            Some((_, State::Sha512(mac))) => over(mac, content(b"")),
-            Some((Algorithm::Sha1, State::Hashed(secret))) => hash::<Sha1>(content(secret.expose())),
-            Some((_, State::Hashed(secret))) => hash::<Sha256>(content(secret.expose())),
+            Some((_, State::Sha1(mac))) => over(mac.clone(), content(b"")),
+            Some((_, State::Sha256(mac))) => over(mac.clone(), content(b"")),
+            Some((_, State::Sha384(mac))) => over(mac.clone(), content(b"")),
+            Some((_, State::Sha512(mac))) => over(mac.clone(), content(b"")),
+            Some((Algorithm::Sha1, State::Hashed(secret))) => over(Sha1::new(), content(secret.expose())),
+            Some((_, State::Hashed(secret))) => over(Sha256::new(), content(secret.expose())),
             Some((_, State::Public(_))) | None => Tag::new(b""),
         }
     }

@@ -14,6 +14,7 @@ mod content;
 mod describe;
 mod encoding;
 mod explain;
+pub(crate) mod hashing;
 pub mod json;
 mod jwt;
 pub mod key;

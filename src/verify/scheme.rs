@@ -293,7 +293,7 @@ mod tests {
         );
         assert_eq!(
             part_at_fault(|s| s.grammar = Grammar::List { separator: '=', prefix: "v1".into(), trim: false }),
-            Some("grammar")
+            Some("separator")
         );
     }
 

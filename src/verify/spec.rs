@@ -241,7 +241,8 @@ pub struct Description {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SpecError {
-    /// Which part: `headers`, `grammar`, `content`, `timestamp`, `id`, `nonce`, `body_hash`, `ambiguous` or `uncovered`.
+    /// Which part: `headers`, `grammar`, `separator`, `groups`, `assign`, `jwt`, `content`, `timestamp`, `id`, `nonce`,
+    /// `body_hash`, `ambiguous` or `uncovered`.
     pub part: &'static str,
     /// What is wrong: a fragment.
     pub message: String,
@@ -354,7 +355,7 @@ impl SignedSpec {
         let content = Template::parse(&self.content, reading).map_err(|message| SpecError {
             part: "content",
             help: if message.contains("nothing keeps") {
-                "put a separator such as `.` between them; if the provider really signs it so, say what follows: ambiguous = \"…\""
+                "write the separator that the provider puts between them, such as `.` or `\\n`; if it puts none, say what follows: ambiguous = \"…\""
             } else {
                 "write literals and {body}, {timestamp}, {id}, {nonce}, {header:NAME}, {url}, {method}, … with a separator such as `.` between them"
             },
@@ -390,25 +391,18 @@ impl SignedSpec {
 
     fn check_grammar(&self) -> Result<(), SpecError> {
         let visible = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-        let separates = |c: char| SEPARATORS.contains(c);
+        self.check_separators()?;
         let fits = match &self.grammar {
             Grammar::Plain { prefix } => visible(prefix),
             Grammar::Fields { separator, signature, groups, .. } => {
-                separates(*separator)
-                    && is_field_key(signature)
-                    && groups.is_none_or(|outer| separates(outer) && outer != *separator)
+                is_field_key(signature) && groups.is_none_or(|outer| outer != *separator)
             }
             Grammar::List { separator, prefix, .. } => {
                 // A prefix may have the character in it: `v1,<signature>` between commas would not be readable.
-                separates(*separator) && visible(prefix) && !prefix.contains(*separator)
+                visible(prefix) && !prefix.contains(*separator)
             }
-            Grammar::Positional { separator } => separates(*separator),
-            Grammar::Keyed { separator, assign, param } => {
-                separates(*separator)
-                    && (separates(*assign) || "=:".contains(*assign))
-                    && separator != assign
-                    && !param.is_empty()
-            }
+            Grammar::Positional { .. } => true,
+            Grammar::Keyed { separator, assign, param } => separator != assign && !param.is_empty(),
             Grammar::Base64Json { pointer } => super::json::is_pointer(pointer),
             Grammar::Jwt { prefix, jwt } => return check_jwt(self, prefix, jwt),
         };
@@ -418,8 +412,32 @@ impl SignedSpec {
         wrong(
             "grammar",
             "the grammar of the signature can be read in two ways",
-            "a separator is one of `,` `;` space `&` `|`; a prefix or key is visible ASCII without it",
+            "write a `prefix` or `field` of visible ASCII without the separator in it, and two different characters where \
+             there are two separators",
         )
+    }
+
+    fn check_separators(&self) -> Result<(), SpecError> {
+        let (separator, groups, assign) = match &self.grammar {
+            Grammar::Fields { separator, groups, .. } => (Some(*separator), *groups, None),
+            Grammar::List { separator, .. } | Grammar::Positional { separator } => (Some(*separator), None, None),
+            Grammar::Keyed { separator, assign, .. } => (Some(*separator), None, Some(*assign)),
+            Grammar::Plain { .. } | Grammar::Base64Json { .. } | Grammar::Jwt { .. } => (None, None, None),
+        };
+        for (name, found, more) in [("separator", separator, ""), ("groups", groups, ""), ("assign", assign, "=:")] {
+            if let Some(found) = found.filter(|found| !SEPARATORS.contains(*found) && !more.contains(*found)) {
+                return wrong(
+                    name,
+                    format!("`{name}` cannot be {:?}, which may stand inside a signature or a key", found.to_string()),
+                    if more.is_empty() {
+                        "write one of \",\", \";\", \" \", \"&\" and \"|\""
+                    } else {
+                        "write one of \"|\", \"=\", \":\", \",\", \";\", \" \" and \"&\""
+                    },
+                );
+            }
+        }
+        Ok(())
     }
 
     fn check_content(&self, content: &Template) -> Result<(), SpecError> {
@@ -481,7 +499,13 @@ impl SignedSpec {
                     return wrong(
                         "content",
                         format!("{} is signed, and nothing says where it stands", part.shown()),
-                        "add its place: { header = \"NAME\" } or { field = \"KEY\" }",
+                        match name {
+                            "timestamp" => {
+                                "add timestamp = { header = \"NAME\", unit = \"s\" }, or another place such as field = \"KEY\""
+                            }
+                            "id" => "add id = { header = \"NAME\" }, or another place such as { json = \"/id\" }",
+                            _ => "add nonce = { header = \"NAME\" }, or another place such as { field = \"KEY\" }",
+                        },
                     );
                 }
                 continue;
@@ -494,7 +518,15 @@ impl SignedSpec {
                 return wrong(
                     name,
                     format!("the {name} is not signed, so it proves nothing"),
-                    "put it into the signed content if the provider signs it, else remove its place",
+                    match name {
+                        "timestamp" => {
+                            "write {timestamp} into `content`, where the provider signs it; if it does not, remove `timestamp` and `tolerance`"
+                        }
+                        "id" => "write {id} into `content`, where the provider signs it; if it does not, remove `id`",
+                        _ => {
+                            "write {nonce} into `content`, where the provider signs it; if it does not, remove `nonce`"
+                        }
+                    },
                 );
             }
             self.check_own_place(name, place, &keys)?;
@@ -548,7 +580,7 @@ impl SignedSpec {
             (false, None) => wrong(
                 "uncovered",
                 "the signed content is without the body, which anybody could change on the way",
-                "add {body} if the provider signs it; if it does not, say what follows: uncovered = \"…\"",
+                "write {body} into `content` if the provider signs it; if it does not, say what follows: uncovered = \"…\"",
             ),
             (true, Some(_)) if self.body_hash.is_none() => {
                 wrong("uncovered", "the body is signed, and `uncovered` says that it is not", "take `uncovered` out")
@@ -561,17 +593,16 @@ impl SignedSpec {
 fn check_jwt(spec: &SignedSpec, prefix: &str, jwt: &JwtSpec) -> Result<(), SpecError> {
     let Some(first) = jwt.algorithms.first() else {
         return wrong(
-            "grammar",
+            "jwt",
             "the token's algorithms are missing",
-            "write [signature.jwt] with algorithms = [\"HS256\"]",
+            "write the one that the provider uses, such as algorithms = [\"HS256\"]",
         );
     };
     if jwt.algorithms.iter().any(|other| other.key_kind() != first.key_kind()) {
-        // A public key must never serve as the secret of an HMAC.
         return wrong(
-            "grammar",
-            "the token's algorithms need different kinds of keys",
-            "allow those of one kind: HS…, or RS256 and PS256, or ES256, or EdDSA",
+            "jwt",
+            "the token's `algorithms` need different kinds of keys, and a public key must never serve as a secret",
+            "write those of one kind, such as algorithms = [\"HS256\"]; or of RS256 and PS256; or ES256; or EdDSA",
         );
     }
     if !spec.content.is_empty() {

@@ -16,6 +16,7 @@ mod guard;
 mod handshakes;
 mod hostile;
 mod modes;
+mod own_provider;
 mod powercut;
 mod readme;
 mod remote_keys;

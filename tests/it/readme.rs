@@ -89,6 +89,8 @@ fn the_commands_of_the_readme_print_what_it_says() {
 /// Loads a configuration of the README with the secrets that it names.
 fn load(text: &str) -> config::Loaded {
     let directory = tempfile::tempdir().expect("a directory");
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../presets/vectors/paypal.json")).expect("JSON");
     let write = |path: &str, secret: &str| {
         let path = directory.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
@@ -97,6 +99,9 @@ fn load(text: &str) -> config::Loaded {
     write("secrets/partssource", "a-secret-of-some-length\n");
     write("secrets/orders-signing", "whsec_YS1zZWNyZXQtb2Ytc29tZS1sZW5ndGg=\n");
     write("secrets/acme", "another-secret-of-some-length\n");
+    write("secrets/acme-old", "one-more-secret-of-some-length\n");
+    write("secrets/hubspot", "a-hubspot-secret-of-some-length\n");
+    write("keys/paypal.pem", vectors[0]["secrets"][0].as_str().expect("a public key"));
     write("credentials/legacy-token", "a-token-of-some-length\n");
     let credentials = directory.path().join("credentials").display().to_string();
     let variables =

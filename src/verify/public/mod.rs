@@ -26,7 +26,12 @@ use ed25519_dalek::ed25519::signature::MultipartVerifier as _;
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use rsa::traits::PublicKeyParts as _;
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha2::{
+    Digest, Sha256,
+    digest::{FixedOutput, Update},
+};
+
+use super::hashing::{self, Pass};
 
 pub use private::{PrivateKey, PrivateKeyError};
 pub use text::{PublicFormat, PublicKeyError};
@@ -176,10 +181,8 @@ impl fmt::Debug for Content<'_> {
     }
 }
 
-fn hash<'a, D: Digest>(segments: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut digest = D::new();
-    segments.into_iter().for_each(|segment| digest.update(segment));
-    digest.finalize().to_vec()
+fn hash<'a, D: Digest + FixedOutput + Update>(segments: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    hashing::over(Pass::Proof, D::new(), segments).to_vec()
 }
 
 /// The public key of a signer: checked when it was read, so that it can be used without a doubt.
@@ -224,6 +227,7 @@ impl PublicKey {
         match (&self.0, content.algorithm) {
             (Public::Ed25519(key), A::Ed25519) => {
                 let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| Malformed)?;
+                hashing::note(Pass::Proof, content.segments.iter().map(|segment| segment.len()).sum());
                 key.multipart_verify(&content.segments, &signature).map_err(|_| Mismatch)
             }
             (Public::P256(key), A::EcdsaP256Sha256 | A::EcdsaP256Sha1) => {
