@@ -33,7 +33,13 @@ pub fn headers<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Head
 
 /// A POST to this URL.
 pub fn seen<'a>(headers: &'a HeaderMap, url: &'a str) -> Seen<'a> {
-    Seen { method: &Method::POST, url: Some(url), query: url.split_once('?').map(|(_, query)| query), headers, token: None }
+    Seen {
+        method: &Method::POST,
+        url: Some(url),
+        query: url.split_once('?').map(|(_, query)| query),
+        headers,
+        token: None,
+    }
 }
 
 /// The text before the first byte of this kind, and what is behind it.

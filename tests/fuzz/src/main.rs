@@ -34,7 +34,9 @@ use std::sync::LazyLock;
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let wanted = std::env::var("FUZZ_TARGET").unwrap_or_default();
     let found = targets::ALL.iter().find(|(name, _)| *name == wanted);
-    found.unwrap_or_else(|| panic!("FUZZ_TARGET is {wanted:?}, and not one of {:?}", targets::ALL.map(|(name, _)| name))).1
+    found
+        .unwrap_or_else(|| panic!("FUZZ_TARGET is {wanted:?}, and not one of {:?}", targets::ALL.map(|(name, _)| name)))
+        .1
 });
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| TARGET(data));

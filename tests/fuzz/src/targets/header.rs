@@ -14,8 +14,8 @@ use crate::{
     secret::Secret,
     time::Wall,
     verify::{
-        Algorithm, CANDIDATES_MAX, Explanation, Grammar, KeyKind, Place, Scheme, SignaturePlace, SignedSpec, TimeUnit,
-        Tolerance, encode_hex, mac_once,
+        Algorithm, CANDIDATES_MAX, Claim, Explanation, Grammar, KeyKind, Place, Scheme, SignaturePlace, SignedSpec,
+        TimeUnit, Tolerance, encode_hex, mac_once,
     },
 };
 
@@ -221,9 +221,14 @@ fn of_grammar(words: &[&str], rest: &[u8]) {
     assert!(explanation.places.len() <= CANDIDATES_MAX);
     let Ok(claim) = scheme.claim(seen(&unsigned, URL)) else { return };
 
-    let content = scheme.short_content(&claim, body, usize::MAX).expect("all of it is in the head");
-    let mac = encode_hex(&mac_once(&Secret::new(KEY), Algorithm::HmacSha256, std::iter::once(content.as_slice())));
-    let signed = request(&put(header, &mac));
+    let mac = |claim: &Claim| {
+        let content = scheme.short_content(claim, body, usize::MAX).expect("all of it is in the head");
+        encode_hex(&mac_once(&Secret::new(KEY), Algorithm::HmacSha256, std::iter::once(content.as_slice())))
+    };
+    let signed = request(&put(header, &mac(&claim)));
+    // A nonce may have become another with it.
+    let Ok(claim) = scheme.claim(seen(&signed, URL)) else { return };
+    let mac = mac(&claim);
     let explanation = judge(&signed, KEY);
     let on_the_wire = signed.get("x-sig").expect("it was read").as_bytes();
     // A byte that is no text stands in nothing that is used, or it would not be a claim.

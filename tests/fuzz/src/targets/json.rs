@@ -51,7 +51,11 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn check_text(found: Result<Option<std::borrow::Cow<'_, str>>, Ambiguous>, expected: Option<&Value>, raw: Option<&str>) {
+fn check_text(
+    found: Result<Option<std::borrow::Cow<'_, str>>, Ambiguous>,
+    expected: Option<&Value>,
+    raw: Option<&str>,
+) {
     match expected {
         None | Some(Value::Null) => assert_eq!(found, Ok(None)),
         Some(Value::String(text)) => assert_eq!(found.expect("a text").as_deref(), Some(text.as_str())),

@@ -100,7 +100,8 @@ fn rightly_signed(scheme: &Scheme, header: &[u8], payload: &[u8]) {
         let fresh = explanation.freshness == Freshness::Fresh;
         // Decimals are cut off.
         let due = exp.trunc() + LEEWAY_S as f64 > now;
-        let begun = seconds("nbf").is_none_or(|nbf| nbf.expect("a number or its text").trunc() - LEEWAY_S as f64 <= now);
+        let begun =
+            seconds("nbf").is_none_or(|nbf| nbf.expect("a number or its text").trunc() - LEEWAY_S as f64 <= now);
         assert_eq!(fresh, due && begun, "at {now}: {claims}");
     } else if is_allowed {
         assert_ne!(explanation.proof.err(), Some(Refusal::SignatureMismatch), "the signature is right");

@@ -21,14 +21,16 @@ pub fn run(data: &[u8]) {
     let (template, rest) = cut(data, b'\n');
     let template = text(template).replace("\\n", "\n");
     let (unit, rest) = cut(rest, b'\n');
-    let unit = TimeUnit::ALL.iter().find(|(name, _)| name.as_bytes() == unit).map_or(TimeUnit::Seconds, |(_, unit)| *unit);
+    let unit =
+        TimeUnit::ALL.iter().find(|(name, _)| name.as_bytes() == unit).map_or(TimeUnit::Seconds, |(_, unit)| *unit);
     let mut rest = rest;
     let mut line = || {
         let (line, behind) = cut(rest, b'\n');
         rest = behind;
         line.to_vec()
     };
-    let request = Request { time: line(), id: line(), nonce: line(), header: line(), query: line(), body: rest.to_vec() };
+    let request =
+        Request { time: line(), id: line(), nonce: line(), header: line(), query: line(), body: rest.to_vec() };
 
     let has = |part: &str| template.contains(part);
     let header = |name| Place::Header(HeaderName::from_static(name));

@@ -43,7 +43,10 @@ pub fn run(data: &[u8]) {
 
     let at_ms = claim.timestamp().expect("a time").unix_ms();
     let clamped = at_ns.div_euclid(1_000_000).clamp(i128::from(i64::MIN / 1_000_000), i128::from(i64::MAX / 1_000_000));
-    assert!(i128::from(at_ms).abs_diff(clamped) <= u128::from(clamped != at_ns.div_euclid(1_000_000)), "{at_ms} is not {clamped}");
+    assert!(
+        i128::from(at_ms).abs_diff(clamped) <= u128::from(clamped != at_ns.div_euclid(1_000_000)),
+        "{at_ms} is not {clamped}"
+    );
     assert_eq!(
         scheme.short_content(&claim, b"x", usize::MAX).as_deref(),
         Some([written.as_slice(), b".x"].concat().as_slice()),
