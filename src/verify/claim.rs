@@ -10,7 +10,7 @@ use super::{
     place::{in_head, single},
     scheme::{CredentialPlace, Kind, Scheme, Signed, UrlPort},
     template::{Bound, Part, Piece},
-    time::stamp,
+    time::{has_rfc3339, stamp},
 };
 use crate::time::Wall;
 
@@ -242,6 +242,8 @@ fn delimited(value: &[u8], bound: Bound, most: usize, allowed: impl Fn(&u8) -> b
         Bound::FixedForm | Bound::Edge | Bound::Loose => None,
     };
     let fits = (1..=most).contains(&value.len()) && value.iter().all(|byte| allowed(byte) && Some(*byte) != separator);
+    // Beside a time of this form, text that looks like one could be taken for it.
+    let fits = fits && (bound != Bound::FixedForm || !has_rfc3339(value));
     if fits { Ok(value.to_vec()) } else { Err(Refusal::FieldMalformed) }
 }
 

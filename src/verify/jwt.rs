@@ -83,9 +83,10 @@ impl Token {
             Ok(Some(text)) => text,
             Err(_) => return Err(Refusal::TimestampMalformed),
         };
-        // Decimals are allowed, and cut off.
-        let whole = text.split('.').next().unwrap_or_default();
-        let fits = (1..=15).contains(&whole.len()) && whole.bytes().all(|byte| byte.is_ascii_digit());
+        // Decimals are allowed, and cut off. An exponent is not: it would be cut off with them.
+        let (whole, decimals) = text.split_once('.').unwrap_or((&*text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = whole.len() <= 15 && digits(whole) && digits(decimals);
         let seconds: i128 = whole.parse().ok().filter(|_| fits).ok_or(Refusal::TimestampMalformed)?;
         Ok(Some(seconds * SECOND))
     }

@@ -46,7 +46,8 @@ pub(super) enum Part {
 pub(super) enum Bound {
     /// It may not contain this byte: the neighbouring literal begins (or ends) with it.
     Without(u8),
-    /// It has a form that shows where it ends: RFC 3339, or digits that are a time near the clock.
+    /// A time of a form that shows where it ends: RFC 3339, or digits that are a time near the clock. Of another part: it
+    /// stands beside the former, and may not have one in it.
     FixedForm,
     /// It stands at the edge, or it is nothing that a sender chooses.
     Edge,
@@ -145,6 +146,9 @@ impl Part {
     fn is_body(&self) -> bool {
         matches!(self, Self::Body | Self::FormSorted | Self::BodyJsonString)
     }
+    fn is_url(&self) -> bool {
+        matches!(self, Self::Url | Self::UrlNoQuery)
+    }
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Body => "{body}".to_owned(),
@@ -229,25 +233,29 @@ fn split(text: &str) -> Result<Vec<Piece>, String> {
 fn bound(part: &Part, neighbour: Option<&Piece>, behind_body: bool, formed_time: bool) -> Result<Bound, String> {
     match part {
         // The body fills what is left; the others are not chosen by who sends.
-        Part::Body
-        | Part::FormSorted
-        | Part::BodyJsonString
-        | Part::Secret
-        | Part::Method
-        | Part::Param(_)
-        | Part::BodySha256 => return Ok(Bound::Edge),
+        Part::Body | Part::BodyJsonString | Part::Secret | Part::Method | Part::Param(_) | Part::BodySha256 => {
+            return Ok(Bound::Edge);
+        }
+        Part::FormSorted => return Err(format!("nothing keeps the keys and values of {} apart", part.shown())),
         _ => {}
     }
     let separator = match neighbour {
         None => return Ok(Bound::Edge),
         Some(Piece::Literal(bytes)) => if behind_body { bytes.last() } else { bytes.first() }.copied(),
-        // A formed time shows by itself where it begins and ends; digits would not, beside other digits.
-        Some(Piece::Part { part: Part::Timestamp, .. }) if formed_time => return Ok(Bound::FixedForm),
+        // A formed time shows by itself where it begins and ends, if there is none in the part; digits would not, beside
+        // other digits.
+        Some(Piece::Part { part: Part::Timestamp, .. }) if formed_time && !part.is_url() => {
+            return Ok(Bound::FixedForm);
+        }
         Some(_) => None,
     };
-    // A query may have any visible character in it.
-    let keeps = |byte: &u8| !byte.is_ascii_alphanumeric() && (*part != Part::Url || !byte.is_ascii_graphic());
-    match separator.filter(keeps) {
+    // What a URL may have in it is not the scheme's to say.
+    let separates = |byte: &u8| match part {
+        Part::Url => *byte <= b' ',
+        Part::UrlNoQuery => *byte <= b' ' || *byte == b'?',
+        _ => !byte.is_ascii_alphanumeric(),
+    };
+    match separator.filter(separates) {
         Some(byte) => Ok(Bound::Without(byte)),
         None if *part == Part::Timestamp => Ok(Bound::FixedForm),
         None => Err(format!("nothing keeps {} apart from what stands beside it", part.shown())),
@@ -279,6 +287,7 @@ mod tests {
         }
         let formed = Reading { formed_time: true, ambiguous: false };
         assert!(Template::parse("{id}{timestamp}{body}", formed).is_ok());
+        assert!(Template::parse("{url}{timestamp}{body}", formed).is_err());
         let loose = Reading { ambiguous: true, formed_time: false };
         for (wrong, says) in [
             ("{id}{body}", "nothing keeps {id} apart"),
@@ -290,6 +299,9 @@ mod tests {
             ("{url}{body}", "nothing keeps {url} apart"),
             ("{url}.{timestamp}.{body}", "nothing keeps {url} apart"),
             ("{url}|{body}", "nothing keeps {url} apart"),
+            ("{url}.{body}", "nothing keeps {url} apart"),
+            ("{url-no-query}/{body}", "nothing keeps {url-no-query} apart"),
+            ("{form-sorted}", "nothing keeps the keys and values of {form-sorted} apart"),
             ("{json:/a}{json:/b}", "nothing keeps {json:/a} apart"),
         ] {
             let error = Template::parse(wrong, Reading::default()).expect_err(wrong);

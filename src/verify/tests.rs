@@ -517,3 +517,21 @@ fn a_sha512_scheme_signs_and_verifies() {
     );
     assert_eq!(verify(&scheme, &headers, &keyring, b"other").err(), Some(Refusal::SignatureMismatch));
 }
+
+#[test]
+fn an_id_beside_a_formed_time_may_not_have_one_in_it() {
+    let scheme = Scheme::signed(SignedSpec {
+        timestamp: Some((Place::Header(HeaderName::from_static("x-time")), TimeUnit::Rfc3339)),
+        id: Some(Place::Header(HeaderName::from_static("x-id"))),
+        ..spec(Grammar::Plain { prefix: String::new() }, "{id}{timestamp}{body}")
+    })
+    .expect("it fits");
+    let signature = "0".repeat(64);
+    let with = |id| {
+        let headers = map(&[("x-sig", &signature), ("x-time", "2023-11-14T22:13:20Z"), ("x-id", id)]);
+        claim(&scheme, &headers).err()
+    };
+    assert_eq!(with("a-2023-11-14"), None);
+    // The same bytes as of the id `a`, an older time, and a body that begins with the newer one.
+    assert_eq!(with("a2023-11-14T22:00:00Z"), Some(Refusal::FieldMalformed));
+}

@@ -30,15 +30,20 @@ fn number(text: &[u8], unit: TimeUnit) -> Option<Stamp> {
     })
 }
 
+/// Whether a text has this form, where `0` stands for any digit.
+fn shape(text: &[u8], form: &[u8]) -> bool {
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    text.len() == form.len() && text.iter().zip(form).all(fits)
+}
+
+/// Whether the middle of such a time stands somewhere in the text: its year could stand before it, and its end behind.
+pub(super) fn has_rfc3339(text: &[u8]) -> bool {
+    const MIDDLE: &[u8] = b"-00-00T00:00:00";
+    text.windows(MIDDLE.len()).any(|part| shape(part, MIDDLE))
+}
+
 /// `2023-11-14T22:13:20[.123456789](Z|+01:00)` and nothing else of the format's freedom.
 fn rfc3339(text: &[u8]) -> Option<Stamp> {
-    let shape = |text: &[u8], form: &[u8]| {
-        text.len() == form.len()
-            && text
-                .iter()
-                .zip(form)
-                .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form })
-    };
     let (head, rest) = text.split_at_checked(19)?;
     let decimals = match rest.strip_prefix(b".") {
         Some(rest) => rest.iter().take_while(|byte| byte.is_ascii_digit()).count(),
@@ -106,6 +111,16 @@ mod tests {
 
     fn read(text: &str, unit: TimeUnit) -> Option<(i128, i128)> {
         stamp(text.as_bytes(), unit).ok().map(|stamp| (stamp.at_ns, stamp.unit_ns))
+    }
+
+    #[test]
+    fn a_time_inside_a_text_is_seen() {
+        for text in ["x2023-11-14T22:13:20Zy", "23-11-14T22:13:20", "-11-14T22:13:20"] {
+            assert!(has_rfc3339(text.as_bytes()), "{text}");
+        }
+        for text in ["", "2023-11-14", "11-14T22:13:20", "2023-11-14T22:13:2", "2023-11-14t22:13:20Z"] {
+            assert!(!has_rfc3339(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

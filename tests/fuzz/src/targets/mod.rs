@@ -1,0 +1,20 @@
+//! The targets, one a file.
+
+mod form;
+mod header;
+mod json;
+mod jwt;
+mod preset;
+mod template;
+mod time;
+
+/// All of them, by name.
+pub const ALL: [(&str, fn(&[u8])); 7] = [
+    ("header", header::run),
+    ("template", template::run),
+    ("json", json::run),
+    ("jwt", jwt::run),
+    ("form", form::run),
+    ("preset", preset::run),
+    ("time", time::run),
+];
