@@ -20,7 +20,7 @@ use super::{
 use crate::{
     document::{At, Place, Problems, Section, Value, format_duration, nearest},
     event::{Name, OnConflict, OnResend},
-    preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider, Shape, TOKEN_BYTES_MAX},
+    preset::{EvidenceKind, Handshake, Items, OnMismatch, OnStale, Provider, Shape, TOKEN_BYTES_MAX},
     secret::Secret,
     verify::{Keyring, Scheme, SecretKey, json},
 };
@@ -113,7 +113,7 @@ pub(super) fn read(
     let redact = bodies::read_redact(&mut section);
     let scheme =
         proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.with_params(&params)));
-    let public_url = read_public_url(&mut section, scheme.as_ref(), defaults);
+    let public_url = read_public_url(&mut section, scheme.as_ref(), provider.as_deref(), defaults);
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
     section.later("enforce", "leave it out: what does not verify is refused");
@@ -212,17 +212,24 @@ fn read_params(
     params
 }
 
-fn read_public_url(section: &mut Section<'_>, scheme: Option<&Scheme>, defaults: &Defaults<'_>) -> Option<PublicUrl> {
+fn read_public_url(
+    section: &mut Section<'_>,
+    scheme: Option<&Scheme>,
+    provider: Option<&Provider>,
+    defaults: &Defaults<'_>,
+) -> Option<PublicUrl> {
     let problems = section.problems();
     let own = section.read::<String>("public_url");
     let url = match &own {
         Some(at) => public_url::read(problems, at, true),
         None => defaults.public_url.clone(),
     };
-    if url.is_none() && own.is_none() && scheme.is_some_and(Scheme::needs_url) {
+    let in_answer = provider.is_some_and(|provider| provider.handshakes.iter().any(Handshake::needs_url));
+    if url.is_none() && own.is_none() && (in_answer || scheme.is_some_and(Scheme::needs_url)) {
+        let what = if in_answer { "asks for a digest of" } else { "signs" };
         problems.error(
             section.place(),
-            "this provider signs the URL of the endpoint, and nothing says what that is",
+            format!("this provider {what} the URL of the endpoint, and nothing says what that is"),
             "add public_url = \"https://hooks.example.com\" to [server], as the provider has it; or the whole URL to the source",
         );
     }

@@ -64,11 +64,12 @@ where
         if provider.handshakes.iter().all(|handshake| handshake.signed) {
             return Either::Left(self.inner.call(admitted));
         }
-        let asked = asked(&admitted.head, &[]);
-        let now = admitted.cx.exchange.came_at;
-        if let Some((index, met)) = find(source, asked, now, |handshake| !handshake.signed && handshake.is_in_head()) {
+        let (head, now) = (&admitted.head, admitted.cx.exchange.came_at);
+        let in_head = |handshake: &Handshake| !handshake.signed && handshake.is_in_head();
+        if let Some((index, met)) = find(source, head, &[], now, in_head) {
             return Either::Right(answer(&self.gate, source, &admitted.cx.exchange, index, met));
         }
+        let asked = asked(head, &[]);
         let may_be = |handshake: &Handshake| !handshake.signed && !handshake.is_in_head() && handshake.head_fits(asked);
         let may_be = provider.handshakes.iter().any(may_be);
         let refusal = if provider.webhook_methods().contains(&admitted.head.method) {
@@ -98,7 +99,7 @@ async fn read_and_answer(gate: Arc<Gate>, admitted: Admitted, refusal: Rejection
         body => body?,
     };
     let source = &cx.route.source;
-    match find(source, asked(&head, &body), cx.exchange.came_at, |handshake| !handshake.signed) {
+    match find(source, &head, &body, cx.exchange.came_at, |handshake| !handshake.signed) {
         Some((index, met)) => answer(&gate, source, &cx.exchange, index, met).await,
         None => Err(refusal),
     }
@@ -128,7 +129,7 @@ where
     fn call(&mut self, webhook: Verified) -> Self::Future {
         let (source, exchange) = (&webhook.cx.route.source, &webhook.cx.exchange);
         // Those that need no proof as well: a provider may show one all the same.
-        match find(source, asked(&webhook.head, &webhook.body), exchange.came_at, |_| true) {
+        match find(source, &webhook.head, &webhook.body, exchange.came_at, |_| true) {
             Some((index, met)) => Either::Right(answer(&self.gate, source, exchange, index, met)),
             None => Either::Left(self.inner.call(webhook)),
         }
@@ -140,16 +141,24 @@ fn asked<'a>(head: &'a Parts, body: &'a [u8]) -> Asked<'a> {
 }
 
 /// The first of the provider's handshakes, of those wanted, that the request is.
-fn find(source: &Source, asked: Asked<'_>, now: Wall, wanted: impl Fn(&Handshake) -> bool) -> Option<(usize, Met)> {
+fn find(
+    source: &Source,
+    head: &Parts,
+    body: &[u8],
+    now: Wall,
+    wanted: impl Fn(&Handshake) -> bool,
+) -> Option<(usize, Met)> {
     let handshakes = source.provider.handshakes.iter().enumerate();
     let mut handshakes = handshakes.filter(|(_, handshake)| wanted(handshake)).peekable();
     handshakes.peek()?;
+    let needs_url = source.provider.handshakes.iter().any(Handshake::needs_url);
+    let url = source.public_url.as_ref().filter(|_| needs_url).map(|url| url.of(head.uri.path(), None));
     let known = Known {
         params: &|name| source.params.get(name).map(String::as_str),
-        url: None,
+        url: url.as_deref(),
         key: source.keyring.keys().iter().find(|key| key.is_live(now)).map(|key| &key.key),
     };
-    handshakes.find_map(|(index, handshake)| Some((index, handshake.meet(asked, known)?)))
+    handshakes.find_map(|(index, handshake)| Some((index, handshake.meet(asked(head, body), known)?)))
 }
 
 fn answer(gate: &Arc<Gate>, source: &Arc<Source>, exchange: &Arc<Exchange>, index: usize, met: Met) -> Answering {
