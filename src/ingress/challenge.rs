@@ -71,10 +71,11 @@ where
         }
         let asked = asked(head, &[]);
         let may_be = |handshake: &Handshake| !handshake.signed && !handshake.is_in_head() && handshake.head_fits(asked);
+        let says_so = provider.handshakes.iter().any(|handshake| may_be(handshake) && handshake.is_named_in_head());
         let may_be = provider.handshakes.iter().any(may_be);
         let refusal = if provider.webhook_methods().contains(&admitted.head.method) {
             // One that shows a proof is judged by it.
-            may_be.then(|| claim::nothing_shown(&admitted)).flatten()
+            may_be.then(|| claim::nothing_shown(&admitted, says_so)).flatten()
         } else if may_be {
             Some(Rejection::HandshakeRefused)
         } else {
