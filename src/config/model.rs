@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
-use super::PublicUrl;
+use super::{PublicUrl, RemoteKeys};
 pub use crate::policy::{Breaker, Rate, Retry, Routes};
 use crate::{
     event::{Name, OnConflict, OnResend},
@@ -208,6 +208,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// The secrets.
     pub keyring: Keyring,
+    /// Where the provider publishes its public keys, if they are fetched.
+    pub remote_keys: Option<RemoteKeys>,
     /// The parameters that the provider declares.
     pub params: BTreeMap<String, String>,
     /// Who gets what no route wants; without routes, who gets everything. Empty only if there are routes: what none

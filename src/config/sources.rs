@@ -13,7 +13,7 @@ use super::{
     order, path, proof,
     providers::Facts,
     public_url::{self, PublicUrl},
-    read, routes, secrets, server,
+    read, remote_keys, routes, secrets, server,
     store::Horizons,
     upstreams::UpstreamRead,
 };
@@ -76,7 +76,7 @@ pub(super) fn read(
     let mode = section.choice("mode", &modes).map_or(Mode::Queue, |at| at.value);
     let routed = routes::read(reader, &mut section, name, mode, provider.as_deref(), upstreams);
 
-    let has_secrets = section.has("secrets");
+    let has_secrets = section.has("secrets") || section.has("remote_keys");
     let secrets = secrets::read_list(reader, &mut section);
     let written = proof::Written { has_secrets, path: &path, path_place: &path_text.place };
     let proof = proof::read(reader.problems, &mut section, facts.as_ref(), &written);
@@ -113,6 +113,7 @@ pub(super) fn read(
     let redact = bodies::read_redact(&mut section);
     let scheme =
         proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.with_params(&params)));
+    let remote_keys = remote_keys::read(reader, &mut section, scheme.as_ref());
     let public_url = read_public_url(&mut section, scheme.as_ref(), provider.as_deref(), defaults);
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
@@ -129,6 +130,7 @@ pub(super) fn read(
         scheme: scheme.unwrap_or_else(|| provider.scheme.clone()),
         params,
         keyring,
+        remote_keys,
         public_url,
         upstreams: routed.upstreams.iter().map(|at| at.value.as_str().into()).collect(),
         routes: routed.routes,

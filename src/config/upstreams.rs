@@ -254,7 +254,7 @@ fn looks_secret(name: &HeaderName) -> bool {
     ["authorization", "cookie", "token", "secret", "key", "password"].iter().any(|word| name.contains(word))
 }
 
-fn read_ca(reader: &Reader<'_>, at: &At<PathBuf>, url: &Uri) -> PathBuf {
+pub(super) fn read_ca(reader: &Reader<'_>, at: &At<PathBuf>, url: &Uri) -> PathBuf {
     let path = reader.resolve(&at.place, &at.value);
     if url.scheme_str() == Some("http") {
         let help = "use an https URL, or take `ca` out";

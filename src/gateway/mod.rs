@@ -239,6 +239,7 @@ impl Gateway {
                 parts.metrics.in_flight(requests, body_bytes);
             }
         }));
+        self.tasks.extend(self.parts.gate.keep_remote_keys(&self.ending).into_iter().map(tokio::spawn));
         let (store, ending, retention) = (self.parts.store.clone(), self.ending.clone(), self.config.store.retention);
         self.tasks.push(tokio::spawn(async move {
             let mut every = tokio::time::interval(SWEEP_EVERY);

@@ -23,6 +23,9 @@ pub(super) struct Claimed {
 pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejection> {
     let Admitted { cx, head, token } = admitted;
     let source = &cx.route.source;
+    if source.remote_keys.is_some() && cx.route.keys.load().keys().is_empty() {
+        return Err(Rejection::KeysUnavailable);
+    }
     if source.awaits_secret() {
         gate.full_said.awaits_secret(&source.name, gate.clock.monotonic());
         return Err(Rejection::AwaitsSecret);

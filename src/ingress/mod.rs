@@ -22,6 +22,7 @@ mod outcome;
 mod pending;
 mod rate;
 mod read;
+mod remote_keys;
 mod respond;
 mod restored;
 mod routes;
@@ -94,6 +95,15 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Fetches the keys of every source that wants it, until it is told to end: one future a source.
+    pub fn keep_remote_keys(
+        self: &Arc<Self>,
+        ending: &CancellationToken,
+    ) -> Vec<impl Future<Output = ()> + Send + use<>> {
+        let snapshot = self.snapshot.load();
+        let routes = snapshot.with_remote_keys().cloned();
+        routes.map(|route| remote_keys::keep(self.clone(), route, ending.clone())).collect()
+    }
     /// A gate for this configuration.
     pub fn new(
         config: &Config,

@@ -93,6 +93,8 @@ pub enum Rejection {
     SignedByHandshake,
     /// The source has no secret yet: the provider hands one over when the endpoint is registered.
     AwaitsSecret,
+    /// The keys that the provider publishes could not be fetched yet.
+    KeysUnavailable,
     /// The secret that the provider hands over could not be kept for the operator.
     SecretNotKept,
     /// Fresh, and signed before the store was restored from a backup, which does not know whether it was accepted.
@@ -144,6 +146,7 @@ impl Rejection {
             Self::HandshakeRefused => "handshake_refused",
             Self::SignedByHandshake => "signed_by_handshake",
             Self::AwaitsSecret => "awaits_secret",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::SecretNotKept => "secret_not_kept",
             Self::SignedBeforeRestore => "signed_before_restore",
             Self::TooLarge => "too_large",

@@ -158,6 +158,7 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         | Rejection::SignedBeforeRestore
         | Rejection::AwaitsSecret
         | Rejection::SecretNotKept
+        | Rejection::KeysUnavailable
         | Rejection::TooManyInFlight
         | Rejection::BudgetSpent
         | Rejection::StoreFull
@@ -176,7 +177,11 @@ fn retry_after_s(why: &Rejection, status: u16) -> Option<u64> {
     matches!(status, 429 | 503).then(|| match why {
         Rejection::RateExceeded(wait) => wait.as_secs().saturating_add(1).min(3600),
         Rejection::StoreFull | Rejection::StaleByOurClock => 30,
-        Rejection::StoreUnavailable | Rejection::Draining | Rejection::Late | Rejection::SignedBeforeRestore => 5,
+        Rejection::StoreUnavailable
+        | Rejection::Draining
+        | Rejection::Late
+        | Rejection::SignedBeforeRestore
+        | Rejection::KeysUnavailable => 5,
         Rejection::Unauthentic(_) | Rejection::Stale | Rejection::AwaitsSecret | Rejection::SecretNotKept => 60,
         _ => 1,
     })

@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{sync::Semaphore, time::Instant};
 
+use super::remote_keys::Remote;
 use crate::{
     config::{Config, Source},
     policy::rate::Bucket,
+    verify::Keyring,
 };
 
 /// One configuration, as the steps see it.
@@ -32,6 +35,9 @@ pub(super) struct Route {
     pub(super) rate: Option<Mutex<Bucket>>,
     /// Verified requests and their flights.
     pub(super) in_flight: Option<Arc<Semaphore>>,
+    /// The secrets that count now.
+    pub(super) keys: ArcSwap<Keyring>,
+    pub(super) remote: Remote,
 }
 
 impl Snapshot {
@@ -43,6 +49,8 @@ impl Snapshot {
             let route = Arc::new(Route {
                 source: source.clone(),
                 rate: source.rate.map(|rate| Mutex::new(Bucket::new(rate, now))),
+                keys: ArcSwap::from_pointee(source.keyring.clone()),
+                remote: Remote::default(),
                 in_flight: source.in_flight_max.map(|max| Arc::new(Semaphore::new(max))),
             });
             match &source.path.around_token {
@@ -60,6 +68,11 @@ impl Snapshot {
             body_timeout: config.server.limits.body_timeout,
             body_rate_min: config.server.limits.body_rate_min,
         }
+    }
+
+    /// Those whose keys are fetched.
+    pub(super) fn with_remote_keys(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.exact.values().chain(&self.with_token).filter(|route| route.source.remote_keys.is_some())
     }
 
     /// The route of a raw path, and its token. Bytes are compared as they came: nothing is decoded or folded.

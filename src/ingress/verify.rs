@@ -25,7 +25,11 @@ pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Reject
     let Received { mut cx, head, claim, stale, body } = received;
     let source = &cx.route.source;
     let now = cx.exchange.came_at;
-    let proof = source.scheme.verify(&claim, &source.keyring, &body, now)?;
+    let proof = source.scheme.verify(&claim, &cx.route.keys.load(), &body, now).inspect_err(|refusal| {
+        if refusal.is_mismatch() {
+            cx.route.remote.mismatched.notify_one();
+        }
+    })?;
     if is_signed_for_strangers(source, &claim, &body) {
         return Err(Rejection::SignedByHandshake);
     }

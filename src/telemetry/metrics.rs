@@ -68,6 +68,8 @@ pub struct Metrics {
     handshakes: Family<BySourceHandshake, Counter>,
     key_fallbacks: Family<BySource, Counter>,
     order_keys_missing: Family<BySource, Counter>,
+    remote_keys: Family<BySource, Gauge>,
+    remote_keys_failures: Family<BySource, Counter>,
     attempts: Family<ByUpstreamResult, Counter>,
     attempt_seconds: Family<ByUpstream, Histogram>,
     breaker_open: Family<ByUpstream, Gauge>,
@@ -111,6 +113,14 @@ impl Default for Metrics {
             "event_key_fallbacks",
             "Events whose configured key could not be read, so that the body's digest was taken",
             key_fallbacks.clone(),
+        );
+        let remote_keys = Family::default();
+        registry.register("remote_keys", "Public keys that were fetched and are in use", remote_keys.clone());
+        let remote_keys_failures = Family::default();
+        registry.register(
+            "remote_keys_failures",
+            "Times that the public keys of a provider could not be fetched",
+            remote_keys_failures.clone(),
         );
         let order_keys_missing = Family::default();
         registry.register(
@@ -166,6 +176,8 @@ impl Default for Metrics {
             handshakes,
             key_fallbacks,
             order_keys_missing,
+            remote_keys,
+            remote_keys_failures,
             attempts,
             attempt_seconds,
             breaker_open,
@@ -203,6 +215,16 @@ impl Metrics {
     /// An event key fell back to the body's digest.
     pub fn key_fell_back(&self, source: &Arc<str>) {
         self.key_fallbacks.get_or_create(&BySource { source: source.clone() }).inc();
+    }
+    /// So many public keys were fetched and are in use.
+    pub fn remote_keys(&self, source: &Arc<str>, count: usize) {
+        self.remote_keys
+            .get_or_create(&BySource { source: source.clone() })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    /// The public keys of a provider could not be fetched.
+    pub fn remote_keys_failed(&self, source: &Arc<str>) {
+        self.remote_keys_failures.get_or_create(&BySource { source: source.clone() }).inc();
     }
     /// An event has no value at its source's `order_by`.
     pub fn order_key_missing(&self, source: &Arc<str>) {

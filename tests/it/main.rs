@@ -18,6 +18,7 @@ mod hostile;
 mod modes;
 mod powercut;
 mod readme;
+mod remote_keys;
 mod running;
 mod store_tools;
 mod threats;
