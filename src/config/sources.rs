@@ -114,9 +114,7 @@ pub(super) fn read(
     let scheme =
         proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.with_params(&params)));
     let remote_keys = remote_keys::read(reader, &mut section, scheme.as_ref());
-    let answers_url = provider.as_ref().is_some_and(|provider| provider.handshakes.iter().any(Handshake::needs_url));
-    let needs_url = answers_url || scheme.as_ref().is_some_and(Scheme::needs_url);
-    let public_url = read_public_url(&mut section, needs_url, defaults);
+    let public_url = read_public_url(&mut section, scheme.as_ref(), provider.as_deref(), defaults);
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
     section.later("enforce", "leave it out: what does not verify is refused");
@@ -216,17 +214,24 @@ fn read_params(
     params
 }
 
-fn read_public_url(section: &mut Section<'_>, needed: bool, defaults: &Defaults<'_>) -> Option<PublicUrl> {
+fn read_public_url(
+    section: &mut Section<'_>,
+    scheme: Option<&Scheme>,
+    provider: Option<&Provider>,
+    defaults: &Defaults<'_>,
+) -> Option<PublicUrl> {
     let problems = section.problems();
     let own = section.read::<String>("public_url");
     let url = match &own {
         Some(at) => public_url::read(problems, at, true),
         None => defaults.public_url.clone(),
     };
-    if url.is_none() && own.is_none() && needed {
+    let in_answer = provider.is_some_and(|provider| provider.handshakes.iter().any(Handshake::needs_url));
+    if url.is_none() && own.is_none() && (in_answer || scheme.is_some_and(Scheme::needs_url)) {
+        let what = if in_answer { "asks for a digest of" } else { "signs" };
         problems.error(
             section.place(),
-            "this provider signs the URL of the endpoint, and nothing says what that is",
+            format!("this provider {what} the URL of the endpoint, and nothing says what that is"),
             "add public_url = \"https://hooks.example.com\" to [server], as the provider has it; or the whole URL to the source",
         );
     }

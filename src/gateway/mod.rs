@@ -213,12 +213,14 @@ impl Gateway {
             pending_secrets: Box::new(move || {
                 let (pending, sources) = (pending.clone(), handing_over.clone());
                 Box::pin(async move {
+                    let known = sources.clone();
                     let in_use = move |name: &str, secret: &Secret| {
-                        sources.get(name).is_some_and(|source| ingress::is_configured(source, secret))
+                        known.get(name).is_some_and(|source| ingress::is_configured(source, secret))
                     };
+                    let is_secret = |name: &str| sources.get(name).is_none_or(|source| source.provider.captures());
                     let listed = tokio::task::spawn_blocking(move || pending.waiting(in_use)).await.ok()?;
                     let listed = listed.inspect_err(|error| tracing::warn!(%error, "failed to list pending secrets"));
-                    Some(listed.ok()?.into_iter().map(pending_row).collect())
+                    Some(listed.ok()?.into_iter().map(|row| pending_row(row, is_secret)).collect())
                 })
             }),
             forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
@@ -309,13 +311,19 @@ impl Gateway {
     }
 }
 
-fn pending_row(pending: PendingSecret) -> PendingSecretRow {
+fn pending_row(pending: PendingSecret, is_secret: impl Fn(&str) -> bool) -> PendingSecretRow {
     let PendingSecret { source, at, from, fingerprint, file } = pending;
     let file = file.display().to_string();
-    let help = format!(
-        "if you registered this endpoint just now, add secrets = [{{ file = \"{file}\" }}] to [sources.{source}] and start \
-         again, else delete the file"
-    );
+    let help = if is_secret(&source) {
+        format!(
+            "if you registered this endpoint just now, add secrets = [{{ file = \"{file}\" }}] to [sources.{source}] and \
+             start again, else delete the file"
+        )
+    } else {
+        "this provider verifies with public keys: if you registered this endpoint just now, confirm that at the provider \
+         with the token in the file, then delete the file"
+            .to_owned()
+    };
     PendingSecretRow { source, at, from, fingerprint, file, help }
 }
 

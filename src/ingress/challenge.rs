@@ -65,18 +65,18 @@ where
         if provider.handshakes.iter().all(|handshake| handshake.signed) {
             return Either::Left(self.inner.call(admitted));
         }
-        let asked = asked(&admitted.head, &[]);
-        let now = admitted.cx.exchange.came_at;
-        if let Some((index, met)) =
-            find(source, &admitted.head, &[], now, |handshake| !handshake.signed && handshake.is_in_head())
-        {
+        let (head, now) = (&admitted.head, admitted.cx.exchange.came_at);
+        let in_head = |handshake: &Handshake| !handshake.signed && handshake.is_in_head();
+        if let Some((index, met)) = find(source, head, &[], now, in_head) {
             return Either::Right(answer(&self.gate, admitted.cx, index, met));
         }
+        let asked = asked(head, &[]);
         let may_be = |handshake: &Handshake| !handshake.signed && !handshake.is_in_head() && handshake.head_fits(asked);
+        let says_so = provider.handshakes.iter().any(|handshake| may_be(handshake) && handshake.is_named_in_head());
         let may_be = provider.handshakes.iter().any(may_be);
         let refusal = if provider.webhook_methods().contains(&admitted.head.method) {
             // One that shows a proof is judged by it.
-            may_be.then(|| claim::nothing_shown(&admitted)).flatten()
+            may_be.then(|| claim::nothing_shown(&admitted, says_so)).flatten()
         } else if may_be {
             Some(Rejection::HandshakeRefused)
         } else {
@@ -143,18 +143,24 @@ fn asked<'a>(head: &'a Parts, body: &'a [u8]) -> Asked<'a> {
 }
 
 /// The first of the provider's handshakes, of those wanted, that the request is.
-fn find(source: &Source, head: &Parts, body: &[u8], now: Wall, wanted: fn(&Handshake) -> bool) -> Option<(usize, Met)> {
+fn find(
+    source: &Source,
+    head: &Parts,
+    body: &[u8],
+    now: Wall,
+    wanted: impl Fn(&Handshake) -> bool,
+) -> Option<(usize, Met)> {
     let handshakes = source.provider.handshakes.iter().enumerate();
     let mut handshakes = handshakes.filter(|(_, handshake)| wanted(handshake)).peekable();
     handshakes.peek()?;
-    let url = source.public_url.as_ref().map(|url| url.of(head.uri.path(), None));
+    let needs_url = source.provider.handshakes.iter().any(Handshake::needs_url);
+    let url = source.public_url.as_ref().filter(|_| needs_url).map(|url| url.of(head.uri.path(), None));
     let known = Known {
         params: &|name| source.params.get(name).map(String::as_str),
         url: url.as_deref(),
         key: source.keyring.keys().iter().find(|key| key.is_live(now)).map(|key| &key.key),
     };
-    let asked = asked(head, body);
-    handshakes.find_map(|(index, handshake)| Some((index, handshake.meet(asked, known)?)))
+    handshakes.find_map(|(index, handshake)| Some((index, handshake.meet(asked(head, body), known)?)))
 }
 
 fn answer(gate: &Arc<Gate>, cx: Cx, index: usize, met: Met) -> Answering {

@@ -63,13 +63,16 @@ pub(super) fn judge(
     }
 }
 
-/// How a webhook that shows no proof at all is refused; `None` if it shows one, right or wrong.
-pub(super) fn nothing_shown(admitted: &Admitted) -> Option<Rejection> {
+/// How a webhook whose head shows no proof at all is refused; `None` if it shows one, right or wrong. A proof in the body
+/// may be there all the same, so that counts only if `says_so`: the head says that it is something else.
+pub(super) fn nothing_shown(admitted: &Admitted, says_so: bool) -> Option<Rejection> {
     let source = &admitted.cx.route.source;
-    let refusal = source
-        .scheme
-        .claim(seen(&admitted.head, admitted.token.as_ref(), signed_url(source, &admitted.head).as_deref()))
-        .err()?;
+    let url = signed_url(source, &admitted.head);
+    let claim = source.scheme.claim(seen(&admitted.head, admitted.token.as_ref(), url.as_deref()));
+    let refusal = match claim {
+        Ok(_) if says_so && source.scheme.is_proven_by_body() => Refusal::SignatureMissing,
+        claim => claim.err()?,
+    };
     let nothing = matches!(refusal, Refusal::SignatureMissing | Refusal::CredentialMissing);
     nothing.then(|| if source.awaits_secret() { Rejection::AwaitsSecret } else { refusal.into() })
 }

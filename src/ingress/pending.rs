@@ -109,11 +109,13 @@ impl Pending {
         let about = serde_json::to_vec(&about).map_err(|error| failed(error.into()))?;
         write_whole(directory, &about_of(&file), &about).map_err(failed)?;
         write_whole(directory, &file, secret.expose()).map_err(failed)?;
-        tracing::warn!(
-            source, from, fingerprint, file = %file.display(),
-            "a secret was handed over and waits for you: add secrets = [{{ file = … }}] to the source if you registered \
-             this endpoint just now, else delete the file"
-        );
+        let todo = if to.provider.captures() {
+            "add secrets = [{ file = … }] to the source if you registered this endpoint just now, else delete the file"
+        } else {
+            "confirm that at the provider if you registered this endpoint just now, then delete the file"
+        };
+        let file = file.display().to_string();
+        tracing::warn!(source, from, fingerprint, file, todo, "a secret was handed over and waits for you");
         Ok(())
     }
 

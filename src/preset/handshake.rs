@@ -201,6 +201,11 @@ impl Handshake {
         self.spots().all(|spot| !spot.is_in_body())
     }
 
+    /// Whether a header or the query has to say that it is this one, and not just to be there.
+    pub fn is_named_in_head(&self) -> bool {
+        self.when.iter().any(|condition| !condition.at.is_in_body() && condition.is != Is::There)
+    }
+
     /// Whether everything fits but what the body would have to tell.
     pub fn head_fits(&self, asked: Asked<'_>) -> bool {
         let in_head = |spot: &Spot| !spot.is_in_body();

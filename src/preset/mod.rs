@@ -159,9 +159,9 @@ impl Provider {
         methods
     }
 
-    /// Whether it hands over a secret in a handshake.
+    /// Whether it hands over the secret of a source in a handshake. A public key is none.
     pub fn captures(&self) -> bool {
-        self.handshakes.iter().any(|handshake| handshake.captures)
+        !self.key_format.is_public() && self.handshakes.iter().any(|handshake| handshake.captures)
     }
 
     /// Whether it has a handshake that signs what a stranger sends.

@@ -41,7 +41,7 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
     let repeats = read_repeats(&mut section, scheme.as_ref(), event_key.as_ref());
     let event_type = section.read("event_type").map(|at| at.value);
     let attempt_id = section.read("attempt_id").map(|at| at.value);
-    let context = handshake::Context { params: &params, methods: &methods };
+    let context = handshake::Context { params: &params, methods: &methods, public_keys: key_format.is_public() };
     let handshakes = handshake::read_all(&mut section, context);
     let items = section.read("items").map(|at| at.value);
     let sender = section.section("sender").and_then(read_sender);

@@ -154,6 +154,14 @@ impl Scheme {
             None => false,
         })
     }
+    /// Whether the proof stands in the body, so that a head shows none.
+    pub fn is_proven_by_body(&self) -> bool {
+        match &self.0 {
+            Kind::Signed(signed) => signed.place.is_in_body(),
+            Kind::Credential { place, .. } => place.is_in_body(),
+            Kind::Nothing => false,
+        }
+    }
     /// Whether a secret is needed.
     pub fn needs_secret(&self) -> bool {
         !matches!(self.0, Kind::Nothing)

@@ -3,6 +3,7 @@
 mod captured;
 mod kinds;
 mod oracle;
+mod shipped;
 
 use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};

@@ -38,6 +38,8 @@ pub(in crate::preset) struct Context<'a> {
     pub(in crate::preset) params: &'a BTreeMap<String, String>,
     /// The methods of its webhooks.
     pub(in crate::preset) methods: &'a [Method],
+    /// Whether its keys are public ones.
+    pub(in crate::preset) public_keys: bool,
 }
 
 /// `params = { NAME = "what it is" }`.
@@ -105,6 +107,10 @@ fn read(mut section: Section<'_>, context: Context<'_>) -> Option<Handshake> {
             "a token of this shape has room for an event, and its MAC would be the signature of that event",
             "write shape = \"plain\", \"digits\" or \"uuid\"",
         );
+    }
+    if answer.as_ref().is_some_and(Answer::signs) && context.public_keys {
+        let help = "leave it out: nobody can sign with the key of a provider that signs with its own";
+        problems.error(&whole, "a MAC with a public key is one that anybody can make", help);
     }
     if problems.errors() != errors_before {
         return None;

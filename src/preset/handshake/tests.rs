@@ -261,6 +261,11 @@ fn a_handshake_that_is_wrong_is_explained_where_it_is_wrong() {
         assert!(problems(&signing).contains("room for an event"), "{shape}");
         let _ = handshake(&signing.replace("{hmac-sha256-hex}", "{token}"));
     }
+    let signing = format!("{when}token = {{ header = \"t\" }}\nbody = \"{{hmac-sha1-hex}}\"\n");
+    let found = Problems::default();
+    let text = format!("key_format = \"pem\"\n[[handshakes]]\n{signing}");
+    assert!(read(document::parse(&found, "a.toml", &text), "acme").is_none());
+    assert!(found.render(false).contains("a MAC with a public key"), "{}", found.render(false));
     let _ =
         handshake(&format!("{when}token = {{ header = \"t\" }}\nshape = \"dotted\"\nbody = \"{{hmac-sha256-hex}}\""));
 }

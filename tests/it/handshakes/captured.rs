@@ -203,7 +203,8 @@ async fn the_operator_is_told_in_the_log_and_in_the_status_and_never_the_secret(
     let (_, log) = gateway.end();
     let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}:\n{log}"));
     let kept = line("a secret was handed over and waits for you");
-    assert!(kept.contains("WARN") && kept.contains(&name) && kept.contains("127.0.0.1"), "{kept}");
+    assert!(kept.contains("WARN") && kept.contains("else delete the file"), "{kept}");
+    assert!(kept.contains(&name) && kept.contains("127.0.0.1"), "{kept}");
     assert!(line("it was not kept").contains("4 others wait already"));
     assert!(line("answered 503: this source has no secret yet").contains("WARN"));
     assert!(line("code=challenge").contains("handshake=0"));
