@@ -6,6 +6,7 @@ Where an SDK has no helper that signs, its own primitive does, and its verifier 
 import base64
 import contextlib
 import hashlib
+import hmac
 import io
 import json
 import logging
@@ -38,6 +39,8 @@ import svix.webhooks
 import twilio.request_validator
 from box_sdk_gen.internal.utils import compute_webhook_signature
 from box_sdk_gen.managers.webhooks import WebhooksManager
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import node
 from messages import Event, Message, Part, body, form, header, member, query
@@ -88,6 +91,10 @@ def nonce() -> str:
 def key(name: str) -> str:
     """A secret that no other provider has."""
     return f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def hmac_sha256(name: str, text: bytes) -> bytes:
+    return hmac.new(key(name).encode(), text, hashlib.sha256).digest()
 
 
 def whsec(name: str) -> str:
@@ -196,10 +203,8 @@ PROVIDERS += [
         sdk="razorpay",
         secret=key("razorpay"),
         body=lambda event, when: event.json({"entity": "event", "event": "payment.captured", "id": event.id}),
-        # Its only primitive compares; the digest it compares with is this one.
-        sign=lambda text, when: Message(
-            JSON | {"X-Razorpay-Signature": pusher.signature.sign(key("razorpay"), text.decode())}, text
-        ),
+        # It verifies only.
+        sign=lambda text, when: Message(JSON | {"X-Razorpay-Signature": hmac_sha256("razorpay", text).hex()}, text),
         verify=lambda m: razorpay.Client(auth=("id", "secret")).utility.verify_webhook_signature(
             m.text, m.lower["x-razorpay-signature"], key("razorpay")
         ),
@@ -212,13 +217,9 @@ PROVIDERS += [
         body=lambda event, when: event.json(
             {"destination": "U0", "events": [{"type": "message", "webhookEventId": event.id, "timestamp": int(when * 1000)}]}
         ),
-        # Its only primitive compares; the digest it compares with is this one.
+        # It verifies only.
         sign=lambda text, when: Message(
-            JSON
-            | {
-                "X-Line-Signature": Adyen.util.generate_payload_sig(text, key("line").encode().hex()).decode(),
-            },
-            text,
+            JSON | {"X-Line-Signature": base64.b64encode(hmac_sha256("line", text)).decode()}, text
         ),
         verify=lambda m: linebot.v3.webhook.SignatureValidator(key("line")).validate(m.text, m.lower["x-line-signature"]),
         parts=[body(), header("signature", "x-line-signature")],
@@ -403,6 +404,11 @@ PROVIDERS += [cloudinary_provider("sha1"), cloudinary_provider("sha256")]
 
 DISCORD_KEY = nacl.signing.SigningKey(hashlib.sha256(b"discord").digest())
 DISCORD_PUBLIC_KEY = DISCORD_KEY.verify_key.encode().hex()
+DISCORD_PEM = (
+    Ed25519PrivateKey.from_private_bytes(DISCORD_KEY.encode())
+    .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    .decode()
+)
 
 
 def discord_sign(text: bytes, when: float) -> Message:
@@ -427,7 +433,7 @@ PROVIDERS.append(
         preset="discord",
         sdk="discord-interactions",
         secret=DISCORD_PUBLIC_KEY,
-        secret_to_sign=DISCORD_KEY.encode().hex(),
+        secret_to_sign=DISCORD_PEM,
         body=lambda event, when: event.json({"id": event.id, "type": 2, "token": "a-token"}),
         sign=discord_sign,
         verify=lambda m: discord_interactions.verify_key(
