@@ -111,6 +111,8 @@ pub type HiddenOf = Box<dyn Fn(&str) -> Option<Hidden> + Send + Sync>;
 pub type EventKeys = Box<dyn Fn(&str, &str) -> Result<Vec<Key>, String> + Send + Sync>;
 /// Pauses an upstream, or lets it go on. False if there is no such upstream.
 pub type SetPaused = Box<dyn Fn(String, Option<Pause>) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
+/// The secrets that wait for an operator; `None` if they cannot be listed.
+pub type PendingSecrets = Box<dyn Fn() -> BoxFuture<'static, Option<Vec<api::PendingSecretRow>>> + Send + Sync>;
 /// Told after the store has forgotten the keys of these events, so that the guard forgets them too.
 pub type Forgotten = Arc<dyn Fn(&[EventId]) + Send + Sync>;
 
@@ -144,6 +146,8 @@ pub struct Given {
     pub event_keys: EventKeys,
     /// Pauses upstreams.
     pub set_paused: SetPaused,
+    /// Secrets that wait for an operator.
+    pub pending_secrets: PendingSecrets,
     /// Told of every event whose keys were freed.
     pub forgotten: Forgotten,
     /// Carries out what is done to many events.
@@ -165,6 +169,7 @@ pub struct Admin {
     hidden_anywhere: Hidden,
     event_keys: EventKeys,
     set_paused: SetPaused,
+    pending_secrets: PendingSecrets,
     forgotten: Forgotten,
     operations: Arc<Operations>,
     counts_kept: status::CountsKept,
@@ -193,6 +198,7 @@ impl Admin {
             hidden_anywhere: given.hidden_anywhere,
             event_keys: given.event_keys,
             set_paused: given.set_paused,
+            pending_secrets: given.pending_secrets,
             forgotten: given.forgotten,
             operations: given.operations,
             counts_kept: status::CountsKept::default(),

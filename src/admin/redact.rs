@@ -39,13 +39,14 @@ impl Hidden {
         let (pointers, headers) = (source.redact.pointers.clone(), source.redact.headers.clone());
         let has_pointer = |pointer: &str| pointers.iter().any(|hidden| touches(hidden, pointer));
         let has = |at: &Option<Locator>| match at {
-            None => false,
+            None | Some(Locator::Form(_)) => false,
             Some(Locator::Header(name)) => headers.contains(name),
             Some(Locator::Json(pointer)) => has_pointer(pointer),
         };
         let has_part = |part: &KeyPart| match part {
             KeyPart::Header(name) => headers.contains(name),
             KeyPart::Json(pointer) => has_pointer(pointer),
+            KeyPart::Form(_) | KeyPart::Claim(_) => false,
         };
         Self {
             order_key: source.order_by.as_ref().is_some_and(|order| has(&Some(order.at.clone()))),

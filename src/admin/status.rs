@@ -62,6 +62,7 @@ pub(super) async fn status(admin: &Admin) -> Answer {
         health: health(admin, stats.as_ref().map(count)),
         store: store(admin, stats.as_ref()),
         upstreams: upstreams(admin, &stats.unwrap_or_default()),
+        pending_secrets: (admin.pending_secrets)().await,
     };
     answer::json(StatusCode::OK, &status)
 }

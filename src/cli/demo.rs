@@ -19,7 +19,7 @@ use crate::{
     preset::{self, OnStale, Provider},
     telemetry,
     time::{Clock, Wall},
-    verify::SignRequest,
+    verify::{SignRequest, SigningKey},
 };
 
 /// See it work: a gateway, an upstream and signed webhooks in one process.
@@ -182,8 +182,8 @@ impl Demo<'_> {
     ) -> anyhow::Result<Answer> {
         let key = provider.key_format.decode(secret.as_bytes())?;
         let nonce = "0123456789abcdef0123456789abcdef01234567";
-        let request = SignRequest { key: &key, body, at, id: "msg_demo", nonce, headers: &[] };
-        let signature = provider.scheme.sign(&request);
+        let request = SignRequest { id: "msg_demo", nonce, ..SignRequest::new(SigningKey::Shared(&key), body, at) };
+        let signature = provider.scheme.sign(&request)?;
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in signature.headers {

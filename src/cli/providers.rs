@@ -53,7 +53,7 @@ pub(super) fn find(name: &str) -> anyhow::Result<std::sync::Arc<Provider>> {
         let near = near.filter(|known| strsim::damerau_levenshtein(known, name) <= 1 + known.len() / 4);
         match near {
             Some(near) => format!("there is no provider `{name}`: did you mean `{near}`?"),
-            None => format!("there is no provider `{name}`; there are: {}", names.join(", ")),
+            None => format!("there is no provider `{name}`; `hookward providers` lists the {} that ship", names.len()),
         }
     })
 }
@@ -159,9 +159,7 @@ fn facts(provider: &Provider) -> Vec<(&'static str, String)> {
 }
 
 fn handshakes(provider: &Provider) -> Option<String> {
-    let texts = provider.handshakes.iter();
-    let texts: Vec<_> =
-        texts.map(|h| format!("{} = \"{}\" is answered with {}, once verified", h.when, h.equals, h.echo)).collect();
+    let texts: Vec<_> = provider.handshakes.iter().map(ToString::to_string).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
@@ -173,6 +171,8 @@ fn event_key(key: &EventKey) -> String {
             let part = |part: &KeyPart| match part {
                 KeyPart::Json(pointer) => pointer.clone(),
                 KeyPart::Header(name) => format!("header:{name}"),
+                KeyPart::Form(key) => format!("form:{key}"),
+                KeyPart::Claim(name) => format!("claim:{name}"),
             };
             parts.iter().map(part).collect::<Vec<_>>().join(" + ")
         }
@@ -183,6 +183,7 @@ fn locator(locator: &Locator) -> String {
     match locator {
         Locator::Header(name) => format!("header:{name}"),
         Locator::Json(pointer) => pointer.clone(),
+        Locator::Form(key) => format!("form:{key}"),
     }
 }
 
@@ -280,7 +281,7 @@ mod tests {
             find("partsource").err().map(|e| e.to_string()).as_deref(),
             Some("there is no provider `partsource`: did you mean `partssource`?")
         );
-        assert!(find("acme").is_err_and(|e| e.to_string().contains("there are: gains, github")));
+        assert!(find("acme").is_err_and(|e| e.to_string().contains("`hookward providers` lists the ")));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     secret::Secret,
     telemetry::log::escaped,
     time::{Clock, Wall},
-    verify::SignRequest,
+    verify::{SignRequest, SigningKey},
 };
 
 /// Send signed requests of any provider to a URL.
@@ -100,8 +100,8 @@ struct Signed {
 fn sign(provider: &Provider, key: &Secret, body: &[u8], now: Wall) -> anyhow::Result<Signed> {
     let id = format!("msg_{:032x}", rand::random::<u128>());
     let nonce = format!("{:032x}", rand::random::<u128>());
-    let request = SignRequest { key, body, at: now, id: &id, nonce: &nonce, headers: &[] };
-    let signature = provider.scheme.sign(&request);
+    let request = SignRequest { id: &id, nonce: &nonce, ..SignRequest::new(SigningKey::Shared(key), body, now) };
+    let signature = provider.scheme.sign(&request)?;
     let header = |(name, value): (HeaderName, String)| {
         let value = HeaderValue::try_from(value).with_context(|| format!("failed to make the header {name}"))?;
         Ok((name, value))

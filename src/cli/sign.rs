@@ -16,7 +16,7 @@ use crate::{
     preset::Provider,
     secret::Secret,
     time::{Clock, Wall},
-    verify::{CredentialPlace, KeyFormat, SecretKey, SignRequest, encode_hex},
+    verify::{CredentialPlace, KeyFormat, SecretKey, SignRequest, SigningKey, encode_hex},
 };
 
 const EXAMPLES: &str = "Examples:
@@ -150,7 +150,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         nonce: args.nonce.unwrap_or(random),
         url: args.url,
     };
-    let made = request.make(&provider, &key.key, &origin, &body);
+    let made = request.make(&provider, &key.key, &origin, &body)?;
     let text = if args.json { made.json(&provider, &body, &origin)? } else { made.curl(&body) };
     std::io::stdout().write_all(text.as_bytes()).context("failed to write to standard output")?;
     Ok(ExitCode::SUCCESS)
@@ -175,10 +175,7 @@ impl Body {
                 let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
                 Ok(Self::File(path.to_owned(), bytes))
             }
-            None => {
-                let sample = provider.vectors.iter().find(|vector| vector.valid && vector.body.starts_with(b"{"));
-                Ok(Self::Sample(sample.map_or_else(|| b"{}".to_vec(), |vector| vector.body.clone())))
-            }
+            None => Ok(Self::Sample(provider.sample.clone().unwrap_or_else(|| b"{}".to_vec()))),
         }
     }
     fn bytes(&self) -> &[u8] {
@@ -206,7 +203,7 @@ struct Made {
 }
 
 impl Request {
-    fn make(&self, provider: &Provider, key: &Secret, origin: &Origin, body: &Body) -> Made {
+    fn make(&self, provider: &Provider, key: &Secret, origin: &Origin, body: &Body) -> anyhow::Result<Made> {
         let scheme = &provider.scheme;
         let place = scheme.credential_place();
         let token = place == Some(&CredentialPlace::Token);
@@ -223,16 +220,19 @@ impl Request {
         let credential = match place {
             Some(CredentialPlace::Header(name)) => Some(format!("--header {}{reference}", quote(&format!("{name}: ")))),
             Some(CredentialPlace::Basic) => Some(format!("--user {reference}")),
-            Some(CredentialPlace::Token) | None => None,
+            Some(CredentialPlace::Token | CredentialPlace::Query(_) | CredentialPlace::Json(_)) | None => None,
         };
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         if scheme.is_signed() {
-            let request =
-                SignRequest { key, body: body.bytes(), at: self.at, id: &self.id, nonce: &self.nonce, headers: &[] };
-            let signature = scheme.sign(&request);
+            let request = SignRequest {
+                id: &self.id,
+                nonce: &self.nonce,
+                ..SignRequest::new(SigningKey::Shared(key), body.bytes(), self.at)
+            };
+            let signature = scheme.sign(&request)?;
             headers.extend(signature.headers.into_iter().map(|(name, value)| (name.to_string(), value)));
         }
-        Made { url, url_word, headers, credential }
+        Ok(Made { url, url_word, headers, credential })
     }
 }
 
@@ -296,7 +296,7 @@ mod tests {
         let provider = providers::find(name).expect("it ships");
         let key = provider.key_format.decode(secret.as_bytes()).expect("a key");
         let request = Request { at: AT, id: "msg_1".into(), nonce: "n1".into(), url: None };
-        (request.make(&provider, &key, &Origin::File("secrets/it's".into()), body), provider)
+        (request.make(&provider, &key, &Origin::File("secrets/it's".into()), body).expect("signed"), provider)
     }
 
     #[test]

@@ -62,6 +62,15 @@ fn render(status: &Status) -> String {
         let _ =
             writeln!(out, "store: damaged rows found since the start: {damaged}; run `hookward store verify -c FILE`");
     }
+    for pending in status.pending_secrets.iter().flatten() {
+        let (source, fingerprint) = (escaped(&pending.source), escaped(&pending.fingerprint));
+        let at = pending.at.as_deref().map_or_else(|| "at an unknown time".into(), escaped);
+        let from = pending.from.as_deref().map_or_else(|| "an unknown address".into(), escaped);
+        let _ = writeln!(out, "\nsecret {fingerprint} for {source} came {at} from {from}: {}", escaped(&pending.help));
+    }
+    if status.pending_secrets.is_none() {
+        out.push_str("\nsecrets that were handed over cannot be listed: the log says why\n");
+    }
     if status.upstreams.is_empty() {
         return out;
     }
@@ -136,7 +145,7 @@ fn row(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::{Checks, Counts, HealthDetail, PauseRow, ReasonRow, StoreRow};
+    use crate::admin::api::{Checks, Counts, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, StoreRow};
 
     #[test]
     fn a_status_says_what_waits_and_what_to_do() {
@@ -167,6 +176,14 @@ mod tests {
                 paused: Some(PauseRow { since: "2026-11-21T08:00:00.000Z".into(), by: "token-1".into() }),
                 open_bytes: 996_148,
             }],
+            pending_secrets: Some(vec![PendingSecretRow {
+                source: "asana".into(),
+                at: Some("2026-11-21T08:00:00.000Z".into()),
+                from: Some("203.0.113.7".into()),
+                fingerprint: "1a2b3c4d".into(),
+                file: "data/pending/asana-1a2b3c4d".into(),
+                help: "add it, or delete the file".into(),
+            }]),
             store: StoreRow {
                 engine: "sqlite".into(),
                 durability: "os: survives a crash, not a power cut".into(),
@@ -184,6 +201,8 @@ mod tests {
         store: 1.1 MiB of 10.0 GiB, 7 events, 14 keys; os: survives a crash, not a power cut
         store: restored from a backup at 2026-11-20T08:00:00.000Z
         store: damaged rows found since the start: 1; run `hookward store verify -c FILE`
+
+        secret 1a2b3c4d for asana came 2026-11-21T08:00:00.000Z from 203.0.113.7: add it, or delete the file
 
         UPSTREAM  STATE   DUE  OLDEST DUE  IN FLIGHT  HELD  PARKED  DEAD  DELIVERED  SHARE
         orders    paused  3    1m35s       1          0     0       2     9          95 %

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, anyhow};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::{FAILED, providers, sign::SecretArgs};
@@ -60,7 +60,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let provider = providers::find(&args.provider)?;
     let secrets = args.secret.load(provider.key_format)?;
-    let keyring = Keyring::new(secrets.into_iter().map(|(_, key)| key).collect());
+    let keys = secrets.into_iter().map(|(_, key)| key).collect();
+    let keyring =
+        Keyring::new(keys, &provider.scheme).map_err(|(_, error)| anyhow!("failed to use a secret: {error}"))?;
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("failed to read {}", path.display()));
     let headers =
         parse_headers(&read(&args.headers)?).with_context(|| format!("failed to read {}", args.headers.display()))?;
@@ -72,7 +74,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let now = args.now.map_or_else(|| Clock::system().wall(), Wall::from_unix_s);
-    let seen = Seen { headers: &headers, token: token.as_deref().map(str::trim_end) };
+    let token = token.as_deref().map(str::trim_end);
+    let seen = Seen { method: &Method::POST, url: None, query: None, headers: &headers, token };
     let explanation = provider.scheme.explain(seen, &keyring, &body, now, provider.tolerance, PREVIEW_BYTES);
     if args.json {
         println!("{:#}", as_json(&provider, &explanation));
@@ -159,10 +162,9 @@ fn places(provider: &Provider, explanation: &Explanation) -> String {
     if !found.is_empty() {
         return found.join(", ");
     }
-    let headers: Vec<_> = provider.scheme.description().headers.iter().map(ToString::to_string).collect();
     let expected = match provider.scheme.credential_place() {
         Some(place) => place.to_string(),
-        None => headers.join(" or "),
+        None => provider.scheme.description().place.replace(", ", " or "),
     };
     format!("nothing usable; expected in {expected}")
 }
@@ -209,6 +211,9 @@ const fn meaning(refusal: Refusal) -> &'static str {
         Refusal::SignatureMismatch => {
             "no secret explains any signature: another secret, or other bytes than were signed"
         }
+        Refusal::AlgorithmUnsupported => "it says that another version or algorithm was used than this provider uses",
+        Refusal::ClaimMismatch => "the token is for another endpoint, or from another issuer",
+        Refusal::BodyHashMismatch => "the signature matches, and the digest of the body that it covers does not",
         Refusal::NoLiveSecret => "no secret is live at that time",
         Refusal::CredentialMissing => "the credential is missing",
         Refusal::CredentialMismatch => "the credential is another one",
@@ -256,13 +261,15 @@ mod tests {
     fn explained(name: &str, vector: &str, now_s: Option<i64>) -> (std::sync::Arc<Provider>, Explanation) {
         let provider = providers::find(name).expect("it ships");
         let vector = provider.vectors.iter().find(|v| v.id == vector).expect("it is there").clone();
-        let key = provider.key_format.decode(vector.secret.as_bytes()).expect("a key");
-        let keyring = Keyring::new(vec![SecretKey { id: "file s".into(), key, not_before: None, expires_at: None }]);
+        let key = provider.key_format.decode(vector.secrets[0].as_bytes()).expect("a key");
+        let keys = vec![SecretKey { id: "file s".into(), key, not_before: None, expires_at: None }];
+        let keyring = Keyring::new(keys, &provider.scheme).expect("a key of the right kind");
         let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
         let lines = lines.collect::<Vec<_>>().concat();
         let headers = parse_headers(lines.as_bytes()).expect("headers");
         let now = Wall::from_unix_s(now_s.unwrap_or(vector.now_s));
-        let seen = Seen { headers: &headers, token: vector.token.as_deref() };
+        let token = vector.token.as_deref();
+        let seen = Seen { method: &Method::POST, url: None, query: None, headers: &headers, token };
         let explanation = provider.scheme.explain(seen, &keyring, &vector.body, now, provider.tolerance, PREVIEW_BYTES);
         (provider, explanation)
     }

@@ -33,6 +33,10 @@ pub(super) fn read_redact(section: &mut Section<'_>) -> Redact {
         let is_new = match &at.value {
             Locator::Json(pointer) => !redact.pointers.contains(pointer),
             Locator::Header(name) => !redact.headers.contains(name),
+            Locator::Form(_) => {
+                seen.problems().error(&at.place, "a form field cannot be redacted by itself", HELP);
+                continue;
+            }
         };
         if !is_new {
             seen.problems().error(&at.place, "this place stands in `redact` twice", "once is enough");
@@ -41,6 +45,7 @@ pub(super) fn read_redact(section: &mut Section<'_>) -> Redact {
         match at.value {
             Locator::Json(pointer) => redact.pointers.push(pointer),
             Locator::Header(name) => redact.headers.push(name),
+            Locator::Form(_) => {}
         }
     }
     redact
@@ -51,6 +56,7 @@ impl Redact {
     pub fn hides(&self, place: &Locator) -> bool {
         match place {
             Locator::Header(name) => self.headers.contains(name),
+            Locator::Form(_) => false,
             Locator::Json(pointer) => self.pointers.iter().any(|hidden| {
                 pointer.strip_prefix(hidden.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }),

@@ -54,8 +54,9 @@ fn what_the_example_calls_a_default_is_the_default() {
         let loaded = load(&uncommented(number));
         let shown = loaded.problems.render(false);
         if has_no_default {
-            // These need something else that is not there: another upstream, a file, an order.
-            let is_alone = ["upstreams = ", "ca = ", "on_block = "].iter().any(|key| line.starts_with(key));
+            // These need something else that is not there: another upstream, a file, an order, another provider.
+            let is_alone =
+                ["upstreams = ", "ca = ", "on_block = ", "params = "].iter().any(|key| line.starts_with(key));
             assert_eq!(loaded.problems.errors() > 0, is_alone, "{line}\n{shown}");
             assert!(!shown.contains("unknown key") && !shown.contains("must be"), "{line}\n{shown}");
         } else {
@@ -74,7 +75,7 @@ fn with_own_provider() -> String {
 
 #[test]
 fn the_provider_of_the_example_is_one() {
-    let source = "[sources.acme]\nprovider = \"acme\"\nsecrets = [{ value = \"c2l4dGVlbi1vci1tb3JlLWJ5dGVz\" }]\nupstream = \"local\"\n";
+    let source = "[sources.acme]\nprovider = \"acme\"\nsecrets = [{ value = \"c2l4dGVlbi1vci1tb3JlLWJ5dGVz\" }]\nupstream = \"local\"\nparams = { verify-token = \"1\" }\n";
     let loaded = load(&format!("{}\n{source}", with_own_provider()));
     assert!(loaded.config.is_some(), "{}", loaded.problems.render(false));
 }

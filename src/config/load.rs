@@ -185,7 +185,8 @@ fn read_all(
     let providers = read_providers(problems, tables.providers);
     let mut upstreams: Vec<_> =
         tables.upstreams.into_iter().filter_map(|(name, value)| upstreams::read(&reader, name, value)).collect();
-    let defaults = Defaults { limits: &server.limits, horizons, providers: &providers };
+    let public_url = server.server.public_url.clone();
+    let defaults = Defaults { limits: &server.limits, horizons, providers: &providers, public_url };
     let mut drafts: Vec<Draft> = Vec::new();
     for (name, value) in tables.sources {
         if let Some(draft) = sources::read(&reader, &defaults, &name, value, &mut upstreams) {

@@ -15,6 +15,7 @@ mod order;
 mod path;
 mod proof;
 mod providers;
+mod public_url;
 mod read;
 mod routes;
 mod rules;
@@ -27,5 +28,6 @@ mod upstreams;
 
 pub use load::{Environment, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load};
 pub use model::{Config, Source, Upstream};
+pub use public_url::PublicUrl;
 pub use rules::Memory;
 pub use summary::Summary;

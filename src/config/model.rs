@@ -12,6 +12,7 @@ use std::{
 use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
+use super::PublicUrl;
 pub use crate::policy::{Breaker, Rate, Retry, Routes};
 use crate::{
     event::{Name, OnConflict, OnResend},
@@ -53,6 +54,8 @@ pub struct Server {
     pub drain_delay: Duration,
     /// From the closing of the listener until what is left gets 503.
     pub drain_timeout: Duration,
+    /// Where the sources' paths begin for a provider; for schemes that sign the URL.
+    pub public_url: Option<PublicUrl>,
     /// `[server.limits]`.
     pub limits: Limits,
 }
@@ -199,10 +202,14 @@ pub struct Source {
     pub path: PathTemplate,
     /// Its provider.
     pub provider: Arc<Provider>,
+    /// The URL as the provider knows it: the source's own, else the server's.
+    pub public_url: Option<PublicUrl>,
     /// The provider's scheme, with this source's guard where the provider signs nothing.
     pub scheme: Scheme,
     /// The secrets.
     pub keyring: Keyring,
+    /// The parameters that the provider declares.
+    pub params: BTreeMap<String, String>,
     /// Who gets what no route wants; without routes, who gets everything. Empty only if there are routes: what none
     /// of them wants is stored as unrouted then.
     pub upstreams: Vec<Name>,
@@ -254,6 +261,10 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether it waits for a secret that its provider hands over, and can verify nothing until then.
+    pub fn awaits_secret(&self) -> bool {
+        self.keyring.keys().is_empty() && self.scheme.needs_secret() && self.provider.captures()
+    }
     /// Every upstream that may get an event of it, each once.
     pub fn targets(&self) -> BTreeSet<&Name> {
         self.upstreams.iter().chain(self.routes.iter().flat_map(Route::to)).collect()

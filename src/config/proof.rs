@@ -66,7 +66,14 @@ pub(super) fn read(
                 help,
             );
         }
-        if !has_secrets {
+        if !has_secrets && facts.captures {
+            problems.warn(
+                &place,
+                "this source has no secret yet: every webhook gets 503 until it has one",
+                "register the endpoint at the provider, which hands one over; `hookward status` then names the file for \
+                 secrets = [{ file = \"…\" }]",
+            );
+        } else if !has_secrets {
             problems.error(
                 &place,
                 "this provider signs its webhooks and the source has no secret",
@@ -143,6 +150,8 @@ fn describe_guard(place: &CredentialPlace) -> String {
         CredentialPlace::Token => "token in the path".to_owned(),
         CredentialPlace::Basic => "basic authentication".to_owned(),
         CredentialPlace::Header(name) => format!("value of the header {name}"),
+        CredentialPlace::Query(name) => format!("value of the query parameter {name}"),
+        CredentialPlace::Json(pointer) => format!("value at {pointer} in the body"),
     }
 }
 
@@ -173,12 +182,15 @@ pub(super) fn decode(
 ) -> Vec<(SecretKey, Place)> {
     let Some(provider) = provider else { return Vec::new() };
     let decode = |secret: &SecretText| match &proof.place {
-        None => secret.decode(reader, provider.key_format),
-        Some(CredentialPlace::Token) => secret.credential(reader, path::token_fits),
-        Some(CredentialPlace::Basic) => secret.credential(reader, |text| {
+        None => secret.decode(reader, provider.key_format, provider.allow_short),
+        Some(CredentialPlace::Token) => secret.credential(reader, provider.allow_short, path::token_fits),
+        Some(CredentialPlace::Basic) => secret.credential(reader, provider.allow_short, |text| {
             if text.contains(':') { Ok(()) } else { Err("basic authentication is \"user:password\"") }
         }),
-        Some(CredentialPlace::Header(_)) => secret.credential(reader, |text| {
+        Some(CredentialPlace::Query(_) | CredentialPlace::Json(_)) => {
+            secret.credential(reader, provider.allow_short, |_| Ok(()))
+        }
+        Some(CredentialPlace::Header(_)) => secret.credential(reader, provider.allow_short, |text| {
             let fits = text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text;
             if fits { Ok(()) } else { Err("the value of a header has neither line ends nor spaces around it") }
         }),

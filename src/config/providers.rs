@@ -11,6 +11,8 @@ pub(super) struct Facts {
     pub(super) timed: bool,
     /// The place of the credential that the provider itself sends, if it signs nothing.
     pub(super) credential: Option<CredentialPlace>,
+    /// Whether it hands over its secret when the endpoint is registered.
+    pub(super) captures: bool,
     /// Algorithm and headers, for people.
     pub(super) description: String,
 }
@@ -27,6 +29,7 @@ impl Facts {
         Self {
             signed: scheme.is_signed(),
             timed: scheme.is_timed(),
+            captures: provider.captures(),
             // A token in the path is the user's: it is there if the path has it.
             credential: scheme.credential_place().filter(|place| **place != CredentialPlace::Token).cloned(),
             description,

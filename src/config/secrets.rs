@@ -32,7 +32,7 @@ pub(super) struct SecretText {
 
 impl SecretText {
     /// The key bytes, held against the rules for length and for example values.
-    pub(super) fn decode(&self, reader: &Reader<'_>, format: KeyFormat) -> Option<Secret> {
+    pub(super) fn decode(&self, reader: &Reader<'_>, format: KeyFormat, allow_short: bool) -> Option<Secret> {
         let text = self.text.as_ref()?;
         if text.is_empty() {
             reader.problems.error(&self.place, "secret is empty", "give it the secret that the provider shows");
@@ -47,7 +47,8 @@ impl SecretText {
             .decode(text.as_bytes())
             .map_err(|error| reader.problems.error(&self.place, error.to_string(), error.advice()))
             .ok()?;
-        if secret.len() < SECRET_BYTES_MIN && !self.allow_short {
+        let is_public = self.encoding.unwrap_or(format).is_public();
+        if secret.len() < SECRET_BYTES_MIN && !self.allow_short && !allow_short && !is_public {
             reader.problems.error(
                 &self.place,
                 format!("secret is short: {} bytes, and fewer than {SECRET_BYTES_MIN} can be guessed", secret.len()),
@@ -86,9 +87,10 @@ impl SecretText {
     pub(super) fn credential(
         &self,
         reader: &Reader<'_>,
+        allow_short: bool,
         fits: impl Fn(&str) -> Result<(), &'static str>,
     ) -> Option<Secret> {
-        let secret = self.decode(reader, KeyFormat::Utf8)?;
+        let secret = self.decode(reader, KeyFormat::Utf8, allow_short)?;
         if let Err(why) = fits(self.text.as_ref()?) {
             reader.problems.error(
                 &self.place,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     load::Reader,
     model::{Admin, AdminToken, Limits, Log, LogFormat, Role, Server},
-    path, read, secrets,
+    path, public_url, read, secrets,
 };
 use crate::{
     document::{At, Place, Section},
@@ -62,6 +62,7 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
         health_path: Some("/healthz".to_owned()),
         drain_delay: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(20),
+        public_url: None,
         limits: Limits::default(),
     };
     let (mut listen_place, mut health_place, mut memory_place) = (None, None, None);
@@ -86,7 +87,8 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
         }
         section.later("tls", "terminate TLS in front of it, and let the proxy speak http to `listen`");
         section.later("trusted_proxies", "leave it out: the address of the connection counts");
-        section.later("public_url", "leave it out: no provider of this version signs the URL");
+        server.public_url =
+            section.read::<String>("public_url").and_then(|at| public_url::read(reader.problems, &at, false));
         section.finish();
     }
     let mut admin = Admin { listen: SocketAddr::from(([127, 0, 0, 1], 9900)), tokens: Vec::new() };
@@ -188,7 +190,7 @@ fn read_tokens(reader: &Reader<'_>, section: &mut Section<'_>) -> Vec<AdminToken
         }
         let text = secrets::read_open(reader, &mut section, &(i + 1).to_string());
         section.finish();
-        let token = text.and_then(|text| text.decode(reader, KeyFormat::Utf8));
+        let token = text.and_then(|text| text.decode(reader, KeyFormat::Utf8, false));
         if let Some((token, role)) = token.zip(role) {
             tokens.push(AdminToken { token, role: role.value });
         }

@@ -12,16 +12,17 @@ use super::{
     model::{Limits, Mode, PathTemplate, Rate, Source},
     order, path, proof,
     providers::Facts,
+    public_url::{self, PublicUrl},
     read, routes, secrets, server,
     store::Horizons,
     upstreams::UpstreamRead,
 };
 use crate::{
-    document::{At, Place, Problems, Section, Value, format_duration},
+    document::{At, Place, Problems, Section, Value, format_duration, nearest},
     event::{Name, OnConflict, OnResend},
-    preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider},
+    preset::{EvidenceKind, Items, OnMismatch, OnStale, Provider, Shape, TOKEN_BYTES_MAX},
     secret::Secret,
-    verify::{Keyring, json},
+    verify::{Keyring, Scheme, SecretKey, json},
 };
 
 /// What a source falls back to.
@@ -30,6 +31,7 @@ pub(super) struct Defaults<'a> {
     pub(super) limits: &'a Limits,
     pub(super) horizons: Horizons,
     pub(super) providers: &'a BTreeMap<String, Option<Arc<Provider>>>,
+    pub(super) public_url: Option<PublicUrl>,
 }
 
 /// A source with what the rules over the whole configuration need.
@@ -97,6 +99,7 @@ pub(super) fn read(
             );
         }
     }
+    let params = read_params(&mut section, name, provider.as_deref());
     let timed = facts.as_ref().is_some_and(|facts| facts.timed && !proof.is_guard);
     let tolerance = keys::read_tolerance(&mut section, provider.as_deref(), facts.as_ref());
     let key_plan =
@@ -108,7 +111,9 @@ pub(super) fn read(
     warn_about_proxy_keys(problems, mode, provider.as_deref(), proxy_status.as_ref(), proxy_keys.as_ref());
     let forward_query = section.read_or("forward_query", false);
     let redact = bodies::read_redact(&mut section);
-    let scheme = proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.clone()));
+    let scheme =
+        proof.scheme.clone().or_else(|| provider.as_ref().map(|provider| provider.scheme.with_params(&params)));
+    let public_url = read_public_url(&mut section, scheme.as_ref(), defaults);
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
     section.later("enforce", "leave it out: what does not verify is refused");
@@ -117,11 +122,14 @@ pub(super) fn read(
 
     let name_shared: Name = name.value.as_str().into();
     let keys = keyring.iter().map(|(key, place)| (key.key.clone(), place.clone())).collect();
+    let keyring = make_keyring(problems, keyring, scheme.as_ref());
     let source = provider.map(|provider| Source {
         name: name_shared.clone(),
         path: path.clone(),
         scheme: scheme.unwrap_or_else(|| provider.scheme.clone()),
-        keyring: Keyring::new(keyring.into_iter().map(|(key, _)| key).collect()),
+        params,
+        keyring,
+        public_url,
         upstreams: routed.upstreams.iter().map(|at| at.value.as_str().into()).collect(),
         routes: routed.routes,
         mode,
@@ -160,6 +168,73 @@ pub(super) fn read(
         timed,
         source,
         note,
+    })
+}
+
+/// `params`: all that the provider declares, and nothing else.
+fn read_params(
+    section: &mut Section<'_>,
+    source: &At<String>,
+    provider: Option<&Provider>,
+) -> BTreeMap<String, String> {
+    let problems = section.problems();
+    let place = section.peek_place("params").unwrap_or_else(|| source.place.clone());
+    let written = section.section("params").map(|mut table| table.entries()).unwrap_or_default();
+    let Some(provider) = provider else { return BTreeMap::new() };
+    let mut params = BTreeMap::new();
+    for (name, value) in written {
+        if !provider.params.contains_key(&name.value) {
+            let known = provider.params.keys().map(String::as_str);
+            let help = match nearest(&name, known.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if provider.params.is_empty() => "take `params` out: this provider has none".to_owned(),
+                None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
+            };
+            problems.error(&name.place, format!("{} has no parameter `{}`", provider.title, name.value), help);
+            continue;
+        }
+        let value_place = value.place().clone();
+        let Some(text) = value.get::<String>() else { continue };
+        let is_shown = provider.handshakes.iter().any(|handshake| handshake.shown_params().any(|p| p == name.value));
+        if text.is_empty() || text.len() > TOKEN_BYTES_MAX || text.chars().any(char::is_control) {
+            let message = format!("`params.{}` must be 1 to {TOKEN_BYTES_MAX} bytes of text", name.value);
+            problems.error(&value_place, message, "copy it as the provider shows it");
+        } else if is_shown && !Shape::Words.fits(&text) {
+            let message = format!("`params.{}` has a character that an answer to a handshake cannot hold", name.value);
+            problems.error(&value_place, message, "letters, digits, single spaces, and _ - . : = ~ + /");
+        }
+        params.insert(name.value, text);
+    }
+    for (name, what) in provider.params.iter().filter(|(name, _)| !params.contains_key(*name)) {
+        let message = format!("the parameter `{name}` of {} is missing: {what}", provider.title);
+        problems.error(&place, message, format!("add params = {{ {name} = \"…\" }}"));
+    }
+    params
+}
+
+fn read_public_url(section: &mut Section<'_>, scheme: Option<&Scheme>, defaults: &Defaults<'_>) -> Option<PublicUrl> {
+    let problems = section.problems();
+    let own = section.read::<String>("public_url");
+    let url = match &own {
+        Some(at) => public_url::read(problems, at, true),
+        None => defaults.public_url.clone(),
+    };
+    if url.is_none() && own.is_none() && scheme.is_some_and(Scheme::needs_url) {
+        problems.error(
+            section.place(),
+            "this provider signs the URL of the endpoint, and nothing says what that is",
+            "add public_url = \"https://hooks.example.com\" to [server], as the provider has it; or the whole URL to the source",
+        );
+    }
+    url
+}
+
+fn make_keyring(problems: &Problems, keys: Vec<(SecretKey, Place)>, scheme: Option<&Scheme>) -> Keyring {
+    let Some(scheme) = scheme else { return Keyring::default() };
+    let (keys, places): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    Keyring::new(keys, scheme).unwrap_or_else(|(index, error)| {
+        problems.error(&places[index], error.to_string(), error.advice());
+        Keyring::default()
     })
 }
 

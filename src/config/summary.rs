@@ -290,6 +290,7 @@ fn describe_order(order: &OrderBy) -> String {
     let at = match &order.at {
         Locator::Json(pointer) => pointer.clone(),
         Locator::Header(name) => format!("header {name}"),
+        Locator::Form(key) => format!("form field {key}"),
     };
     let blocked = match order.dead_letter_after {
         None => "one that fails holds up the others until it is delivered or given up on".to_owned(),
@@ -327,6 +328,8 @@ fn event_key(key: &EventKey) -> String {
             let part = |part: &KeyPart| match part {
                 KeyPart::Json(pointer) => pointer.clone(),
                 KeyPart::Header(name) => format!("header {name}"),
+                KeyPart::Form(key) => format!("form field {key}"),
+                KeyPart::Claim(name) => format!("claim {name}"),
             };
             parts.iter().map(part).collect::<Vec<_>>().join(" + ")
         }

@@ -92,7 +92,7 @@ pub(super) fn read(reader: &Reader<'_>, name: At<String>, value: Value<'_>) -> O
     }
     if let Some(value) = section.value("signing_secret") {
         let text = secrets::read(reader, value, "1");
-        upstream.signing_secret = text.and_then(|text| text.decode(reader, KeyFormat::Whsec));
+        upstream.signing_secret = text.and_then(|text| text.decode(reader, KeyFormat::Whsec, false));
     }
     if let Some(mut section) = section.section("headers") {
         upstream.headers =
@@ -207,7 +207,7 @@ fn read_header(reader: &Reader<'_>, name: &At<String>, value: Value<'_>) -> Opti
     }
     let bytes = if value.is_table() {
         let text = secrets::read(reader, value, "1")?;
-        text.decode(reader, KeyFormat::Utf8)?.expose().to_vec()
+        text.decode(reader, KeyFormat::Utf8, false)?.expose().to_vec()
     } else {
         if header.as_ref().is_some_and(looks_secret) {
             problems.warn(

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    admin::{self, Admin, Operations, UpstreamStatus},
+    admin::{self, Admin, Operations, UpstreamStatus, api::PendingSecretRow},
     config::{
         self, Config,
         model::{Durability, Engine},
@@ -23,7 +23,8 @@ use crate::{
     document::format_size,
     event::{EventId, State},
     http::listener::{self, ConnectionLimits},
-    ingress::{self, Gate, Peer},
+    ingress::{self, Gate, Peer, PendingSecret},
+    secret::Secret,
     store::{self, EventStore, StoreError, memory::MemoryStore, sqlite::SqliteStore},
     telemetry::{ClockWatch, Health, Metrics},
     time::Clock,
@@ -180,6 +181,7 @@ impl Gateway {
         let (lanes, pausing, gate) = (parts.lanes.clone(), parts.lanes.clone(), parts.gate.clone());
         let sources = || self.config.sources.clone();
         let (signing, hiding, keying) = (sources(), sources(), sources());
+        let (pending, handing_over) = (parts.gate.pending().clone(), Arc::new(sources()));
         admin::Given {
             listen: self.admin,
             tokens: self.config.admin.tokens.clone(),
@@ -207,6 +209,17 @@ impl Gateway {
             set_paused: Box::new(move |name, pause| {
                 let lanes = pausing.clone();
                 Box::pin(async move { lanes.set_paused(&name, pause).await })
+            }),
+            pending_secrets: Box::new(move || {
+                let (pending, sources) = (pending.clone(), handing_over.clone());
+                Box::pin(async move {
+                    let in_use = move |name: &str, secret: &Secret| {
+                        sources.get(name).is_some_and(|source| ingress::is_configured(source, secret))
+                    };
+                    let listed = tokio::task::spawn_blocking(move || pending.waiting(in_use)).await.ok()?;
+                    let listed = listed.inspect_err(|error| tracing::warn!(%error, "failed to list pending secrets"));
+                    Some(listed.ok()?.into_iter().map(pending_row).collect())
+                })
             }),
             forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
             operations: parts.operations.clone(),
@@ -293,6 +306,16 @@ impl Gateway {
         tracing::info!(whole, "stopped");
         whole
     }
+}
+
+fn pending_row(pending: PendingSecret) -> PendingSecretRow {
+    let PendingSecret { source, at, from, fingerprint, file } = pending;
+    let file = file.display().to_string();
+    let help = format!(
+        "if you registered this endpoint just now, add secrets = [{{ file = \"{file}\" }}] to [sources.{source}] and start \
+         again, else delete the file"
+    );
+    PendingSecretRow { source, at, from, fingerprint, file, help }
 }
 
 fn upstream_status(lane: LaneStatus) -> UpstreamStatus {

@@ -24,7 +24,7 @@ use crate::{
     http::headers,
     preset::Locator,
     store::{Appended, Known, Leased, StoreError},
-    verify::{json, json::Scalar},
+    verify::{form_value, json, json::Scalar},
 };
 
 pub(super) fn accept(gate: &Arc<Gate>) -> Accept {
@@ -228,7 +228,11 @@ fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
         provider: source.provider.name.clone(),
         received_at: cx.exchange.came_at,
         method: head.method.to_string(),
-        query: head.uri.query().filter(|_| source.forward_query).map(str::to_owned),
+        query: head
+            .uri
+            .query()
+            .filter(|_| source.forward_query)
+            .map(|query| without(query, source.scheme.consumed_query())),
         client: client(cx.exchange.peer, &head.headers),
         headers: kept,
         event_type: source.provider.event_type.as_ref().and_then(|at| locate(at, head, body)),
@@ -248,6 +252,13 @@ fn client(peer: Option<std::net::IpAddr>, headers: &HeaderMap) -> Client {
     }
 }
 
+/// The query less the parameter that carried a credential.
+fn without(query: &str, consumed: Option<&str>) -> String {
+    let Some(consumed) = consumed else { return query.to_owned() };
+    let is_it = |pair: &str| form_urlencoded::parse(pair.as_bytes()).any(|(key, _)| key == consumed);
+    query.split('&').filter(|pair| !is_it(pair)).collect::<Vec<_>>().join("&")
+}
+
 /// The longest event type or attempt id that is kept, in bytes.
 const LABEL_BYTES_MAX: usize = 256;
 
@@ -255,6 +266,7 @@ const LABEL_BYTES_MAX: usize = 256;
 fn locate(at: &Locator, head: &Parts, body: &[u8]) -> Option<String> {
     let text = match at {
         Locator::Header(name) => head.headers.get(name)?.to_str().ok()?.to_owned(),
+        Locator::Form(key) => form_value(body, key)?,
         Locator::Json(pointer) => match json::scalar(body, pointer)? {
             Scalar::Text(text) => text,
             Scalar::Integer(digits) => digits,

@@ -4,8 +4,11 @@ use http::request::Parts;
 
 use super::{Gate, Rejection, admit::Admitted, restored, select::Cx};
 use crate::{
+    config::Source,
     preset::OnStale,
-    verify::{Claim, Freshness, Seen},
+    secret::Secret,
+    time::Wall,
+    verify::{Claim, Freshness, Refusal, Seen},
 };
 
 /// A webhook with a well-formed claim.
@@ -20,22 +23,62 @@ pub(super) struct Claimed {
 pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejection> {
     let Admitted { cx, head, token } = admitted;
     let source = &cx.route.source;
-    // A token of the path is a secret, and only ASCII makes one.
-    let token = token.as_ref().and_then(|token| std::str::from_utf8(token.expose()).ok());
-    let claim = source.scheme.claim(Seen { headers: &head.headers, token })?;
-    let stale = match claim.freshness(cx.exchange.came_at, source.tolerance) {
-        Freshness::Fresh if restored::may_be_known(&claim, gate.restored_at) => match source.on_stale {
-            OnStale::Hold => true,
-            OnStale::Reject | OnStale::Retry => return Err(Rejection::SignedBeforeRestore),
+    if source.awaits_secret() {
+        gate.full_said.awaits_secret(&source.name, gate.clock.monotonic());
+        return Err(Rejection::AwaitsSecret);
+    }
+    let url = signed_url(source, &head);
+    let claim = source.scheme.claim(seen(&head, token.as_ref(), url.as_deref()))?;
+    let freshness = claim.freshness(cx.exchange.came_at, source.tolerance);
+    let stale = judge(gate, source, freshness, claim.timestamp())?;
+    if stale && !claim.may_be_held() {
+        return Err(Rejection::Stale);
+    }
+    Ok(Claimed { cx, head, claim, stale })
+}
+
+/// Whether what was signed then is to be held, if it is authentic; or why it is refused.
+pub(super) fn judge(
+    gate: &Gate,
+    source: &Source,
+    freshness: Freshness,
+    signed_at: Option<Wall>,
+) -> Result<bool, Rejection> {
+    match freshness {
+        Freshness::Fresh if restored::may_be_known(signed_at, gate.restored_at) => match source.on_stale {
+            OnStale::Hold => Ok(true),
+            OnStale::Reject | OnStale::Retry => Err(Rejection::SignedBeforeRestore),
         },
-        Freshness::Untimed | Freshness::Fresh => false,
+        Freshness::Untimed | Freshness::Fresh => Ok(false),
         Freshness::Past(_) | Freshness::Future(_)
             if !gate.health.check_clock(gate.clock.wall(), gate.clock.monotonic()) =>
         {
-            return Err(Rejection::StaleByOurClock);
+            Err(Rejection::StaleByOurClock)
         }
-        Freshness::Past(_) | Freshness::Future(_) if source.on_stale == OnStale::Hold => true,
-        Freshness::Past(_) | Freshness::Future(_) => return Err(Rejection::Stale),
-    };
-    Ok(Claimed { cx, head, claim, stale })
+        Freshness::Past(_) | Freshness::Future(_) if source.on_stale == OnStale::Hold => Ok(true),
+        Freshness::Past(_) | Freshness::Future(_) => Err(Rejection::Stale),
+    }
+}
+
+/// How a webhook that shows no proof at all is refused; `None` if it shows one, right or wrong.
+pub(super) fn nothing_shown(admitted: &Admitted) -> Option<Rejection> {
+    let source = &admitted.cx.route.source;
+    let refusal = source
+        .scheme
+        .claim(seen(&admitted.head, admitted.token.as_ref(), signed_url(source, &admitted.head).as_deref()))
+        .err()?;
+    let nothing = matches!(refusal, Refusal::SignatureMissing | Refusal::CredentialMissing);
+    nothing.then(|| if source.awaits_secret() { Rejection::AwaitsSecret } else { refusal.into() })
+}
+
+/// The URL as the provider knows it, where its scheme signs that.
+fn signed_url(source: &Source, head: &Parts) -> Option<String> {
+    let url = source.public_url.as_ref().filter(|_| source.scheme.needs_url())?;
+    Some(url.of(head.uri.path(), head.uri.query()))
+}
+
+fn seen<'a>(head: &'a Parts, token: Option<&'a Secret>, url: Option<&'a str>) -> Seen<'a> {
+    // A token of the path is a secret, and only ASCII makes one.
+    let token = token.and_then(|token| std::str::from_utf8(token.expose()).ok());
+    Seen { method: &head.method, url, query: head.uri.query(), headers: &head.headers, token }
 }

@@ -8,7 +8,7 @@ use crate::{
     config::model::OrderBy,
     event::{EventHead, Name, OrderKey},
     preset::Locator,
-    verify::json,
+    verify::{form_value, json},
 };
 
 /// What of a new event says where it goes.
@@ -37,6 +37,7 @@ pub(super) fn destination(gate: &Gate, webhook: &Verified, event: &EventHead) ->
 /// The value, where exactly one is there that can be a key. What has none keeps no order, and is not held up.
 fn order_key(order: &OrderBy, head: &Parts, body: &[u8]) -> Option<OrderKey> {
     match &order.at {
+        Locator::Form(key) => OrderKey::new(&form_value(body, key)?),
         Locator::Json(pointer) => OrderKey::new(&json::scalar(body, pointer)?.to_string()),
         Locator::Header(name) => {
             let mut values = head.headers.get_all(name).iter();

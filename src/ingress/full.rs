@@ -1,4 +1,4 @@
-//! A store that refuses for want of room says why: the answer tells nobody, and the code in the log says only that.
+//! What is refused for a reason that lasts says why: the answer tells nobody, and the code in the log says only that.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,24 @@ impl Said {
     pub(super) fn refused(&self, source: &str, why: &str, now: Instant) {
         if self.is_news(why, now) {
             tracing::warn!(source, why, "webhooks are answered 503: nothing of them is stored");
+        }
+    }
+
+    /// Logs that a secret of a handshake was refused for this reason, unless that was said a moment ago.
+    pub(super) fn not_kept(&self, source: &str, why: &str, now: Instant) {
+        if self.is_news(&format!("secret {source}: {why}"), now) {
+            tracing::warn!(source, why, "a secret was handed over and is answered 503: it was not kept");
+        }
+    }
+
+    /// Logs that a source has no secret yet, unless that was said a moment ago.
+    pub(super) fn awaits_secret(&self, source: &str, now: Instant) {
+        if self.is_news(&format!("no secret {source}"), now) {
+            tracing::warn!(
+                source,
+                "webhooks are answered 503: this source has no secret yet; register the endpoint at the provider, then \
+                 add secrets = [{{ file = … }}] with the file that `hookward status` names"
+            );
         }
     }
 

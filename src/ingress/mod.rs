@@ -19,6 +19,7 @@ mod health;
 mod observe;
 mod once;
 mod outcome;
+mod pending;
 mod rate;
 mod read;
 mod respond;
@@ -53,6 +54,7 @@ use crate::{
 pub use budget::Budget;
 pub use observe::Peer;
 pub use outcome::{Ack, Rejection};
+pub use pending::{Pending, PendingSecret, is_configured};
 pub use routes::Snapshot;
 
 /// Requests not verified yet that every client address may have in flight.
@@ -84,6 +86,7 @@ pub struct Gate {
     metrics: Arc<Metrics>,
     clock: Clock,
     full_said: full::Said,
+    pending: Arc<Pending>,
     /// When the store was restored from a backup, if it was.
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
@@ -119,6 +122,7 @@ impl Gate {
             metrics,
             clock,
             full_said: full::Said::default(),
+            pending: Arc::new(Pending::new(&config.store)),
             restored_at,
             cut: CancellationToken::new(),
         })
@@ -132,6 +136,11 @@ impl Gate {
     /// Drops the keys of these events from the guard's memory, after the store has forgotten them.
     pub fn forget(&self, ids: &[EventId]) {
         self.guard.forget(ids);
+    }
+
+    /// Secrets that wait for an operator.
+    pub fn pending(&self) -> &Arc<Pending> {
+        &self.pending
     }
 
     /// Requests in flight, and bytes of bodies they hold.
@@ -156,11 +165,12 @@ pub fn stack(
         .layer(respond::respond(gate)) //       Ack | Rejection -> response; below it nothing knows a status
         .layer(step::step(gate, select::select)) //   Inbound  -> Selected   404 405
         .layer(step::step(gate, admit::admit)) //     Selected -> Admitted   400 403 503
+        .layer(challenge::unsigned(gate)) //          a handshake that the provider does not sign is answered here
         .layer(step::step(gate, claim::claim)) //     Admitted -> Claimed    401, before a byte of the body
         .layer(read::read(gate)) //                   Claimed  -> Received   408 413 503
         .layer(step::step(gate, verify::verify)) //   Received -> Verified   401
         .layer(step::step(gate, rate::rate)) //       Verified -> Verified   429 503
-        .layer(challenge::challenge()) //             a verified handshake is answered here
+        .layer(challenge::verified(gate)) //          a verified handshake is answered here
         .layer(once::once(gate)) //                   one flight per key; copies wait
         .service(accept::accept(gate)) //             durable append, or the upstream
 }

@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     pub(super) source: OnceLock<Arc<Source>>,
     /// Set by `respond`: the code, the status, and the event it is about.
     pub(super) ended: OnceLock<(&'static str, u16, Option<EventId>)>,
+    /// Set by `challenge`: which handshake of the provider was answered.
+    pub(super) handshake: OnceLock<usize>,
     /// `Expect: 100-continue`: the body comes only if somebody reads it, or does not come at all.
     pub(super) waits_for_continue: bool,
     /// The body, until `read` takes it. What is left when the answer is known is drained by `respond`.
@@ -83,6 +85,7 @@ where
             came_at,
             source: OnceLock::new(),
             ended: OnceLock::new(),
+            handshake: OnceLock::new(),
             waits_for_continue: head.headers.contains_key(header::EXPECT),
             body: Mutex::new(Some(body)),
         });
@@ -117,13 +120,14 @@ impl Drop for Line {
         let name: Name = source.map_or_else(|| "-".into(), |source| source.name.clone());
         self.metrics.webhook(&name, code, took);
         let event = event.map(|id| id.to_string());
+        let handshake = exchange.handshake.get();
         let path = source.map(|source| source.path.text.as_str());
         let peer = exchange.peer.map(|ip| ip.to_string());
         #[expect(clippy::cast_precision_loss, reason = "a request lasts less than 2^53 microseconds")]
         let took_ms = took.as_micros() as f64 / 1000.0;
         tracing::info!(
             target: "hookward::webhook",
-            request_id = exchange.request_id, source = &*name, code, status, event = event.as_deref(), path,
+            request_id = exchange.request_id, source = &*name, code, status, event = event.as_deref(), handshake, path,
             peer = peer.as_deref(), took_ms, "webhook"
         );
     }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     event::{Answer, EventId},
+    preset::Reply,
     store::StoreError,
     verify::Refusal,
 };
@@ -29,8 +30,8 @@ pub enum Ack {
         /// Whether this webhook is a copy.
         copy: bool,
     },
-    /// A registration handshake: this token is sent back.
-    Challenge(String),
+    /// A registration handshake.
+    Challenge(Arc<Reply>),
 }
 
 impl Ack {
@@ -86,6 +87,14 @@ pub enum Rejection {
     Stale,
     /// As `Stale`, while our own clock cannot be trusted.
     StaleByOurClock,
+    /// The method is one of a handshake of the provider, and this is none.
+    HandshakeRefused,
+    /// Authentic, and so short and plain that a handshake would sign it for anybody.
+    SignedByHandshake,
+    /// The source has no secret yet: the provider hands one over when the endpoint is registered.
+    AwaitsSecret,
+    /// The secret that the provider hands over could not be kept for the operator.
+    SecretNotKept,
     /// Fresh, and signed before the store was restored from a backup, which does not know whether it was accepted.
     SignedBeforeRestore,
     /// Declared or counted, the body is over the limit.
@@ -132,6 +141,10 @@ impl Rejection {
             Self::Unauthentic(refusal) => refusal.code(),
             Self::Stale => "stale",
             Self::StaleByOurClock => "stale_by_our_clock",
+            Self::HandshakeRefused => "handshake_refused",
+            Self::SignedByHandshake => "signed_by_handshake",
+            Self::AwaitsSecret => "awaits_secret",
+            Self::SecretNotKept => "secret_not_kept",
             Self::SignedBeforeRestore => "signed_before_restore",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",

@@ -62,6 +62,12 @@ where
 async fn receive(gate: &Gate, claimed: Claimed) -> Result<Received, Rejection> {
     let Claimed { mut cx, head, claim, stale } = claimed;
     let max = usize::try_from(cx.route.source.body_bytes_max).unwrap_or(usize::MAX);
+    let body = collect(gate, &mut cx, &head, max).await?;
+    Ok(Received { cx, head, claim, stale, body })
+}
+
+/// The whole body, of at most `max` bytes.
+pub(super) async fn collect(gate: &Gate, cx: &mut Cx, head: &Parts, max: usize) -> Result<Body, Rejection> {
     let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > max as u64) {
         return Err(Rejection::TooLarge); // before a byte of it is read
@@ -111,7 +117,7 @@ async fn receive(gate: &Gate, claimed: Claimed) -> Result<Received, Rejection> {
     }
     wire.body = None;
     drop(wire);
-    Ok(Received { cx, head, claim, stale, body: Body::paid(bytes.into(), Arc::new(share)) })
+    Ok(Body::paid(bytes.into(), Arc::new(share)))
 }
 
 /// The body while it is read.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::Source,
     event::Answer,
-    preset::{OnMismatch, OnStale},
+    preset::{OnMismatch, OnStale, Reply},
 };
 
 pub(super) fn respond<S>(gate: &Arc<Gate>) -> impl Layer<S, Service = Respond<S>> + Clone + use<S> {
@@ -76,10 +76,19 @@ fn acknowledge(ack: &Ack, source: Option<&Source>) -> Response {
         Ack::Accepted(id) | Ack::Unrouted(id) | Ack::Conflict(id) => ("accepted", id),
         Ack::Duplicate(id) => ("duplicate", id),
         Ack::Answered { answer, .. } => return relay(answer),
-        Ack::Challenge(token) => return response(200, "text/plain; charset=utf-8", token.clone().into()),
+        Ack::Challenge(reply) => return answer_handshake(reply),
     };
     let status = source.map_or(200, |source| source.ack_status);
     response(status, "application/json", format!("{{\"status\":\"{word}\",\"id\":\"{id}\"}}").into())
+}
+
+fn answer_handshake(reply: &Reply) -> Response {
+    let mut response = response(reply.status, "", reply.body.clone().into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, reply.content_type.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.extend(reply.headers.iter().cloned());
+    response
 }
 
 fn relay(answer: &Answer) -> Response {
@@ -98,7 +107,7 @@ fn refuse(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> Respon
         401 => ("Unauthorized", "the webhook could not be authenticated"),
         403 => ("Forbidden", "this address may not send here"),
         404 => ("Not Found", "no source has this path"),
-        405 => ("Method Not Allowed", "webhooks are sent with POST"),
+        405 => ("Method Not Allowed", "this source takes other methods"),
         408 => ("Request Timeout", "the body did not arrive in time"),
         413 => ("Content Too Large", "the body is over the limit of this source"),
         429 => ("Too Many Requests", "over the rate of this source"),
@@ -112,7 +121,9 @@ fn refuse(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> Respon
     let mut response = response(status, "application/problem+json", body.into());
     let headers = response.headers_mut();
     if status == 405 {
-        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        let methods = source.map(|source| source.provider.methods()).unwrap_or_default();
+        let methods = methods.into_iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        headers.extend(HeaderValue::try_from(methods).ok().map(|methods| (header::ALLOW, methods)));
     }
     if let Some(seconds) = retry_after_s(why, status) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -125,6 +136,8 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
     let status = match why {
         Rejection::UnknownPath => return unknown_path,
         Rejection::WrongMethod => return 405,
+        // Like what has no signature: a stranger learns nothing of what would have been right.
+        Rejection::HandshakeRefused | Rejection::SignedByHandshake => return 401,
         Rejection::Unauthentic(refusal) => {
             let retry = refusal.is_mismatch() && source.is_some_and(|s| s.on_mismatch == OnMismatch::Retry);
             return if retry { 503 } else { 401 };
@@ -142,6 +155,8 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         Rejection::UpstreamAnswered(answer) => return answer.status,
         Rejection::StaleByOurClock
         | Rejection::SignedBeforeRestore
+        | Rejection::AwaitsSecret
+        | Rejection::SecretNotKept
         | Rejection::TooManyInFlight
         | Rejection::BudgetSpent
         | Rejection::StoreFull
@@ -161,7 +176,7 @@ fn retry_after_s(why: &Rejection, status: u16) -> Option<u64> {
         Rejection::RateExceeded(wait) => wait.as_secs().saturating_add(1).min(3600),
         Rejection::StoreFull | Rejection::StaleByOurClock => 30,
         Rejection::StoreUnavailable | Rejection::Draining | Rejection::Late | Rejection::SignedBeforeRestore => 5,
-        Rejection::Unauthentic(_) | Rejection::Stale => 60,
+        Rejection::Unauthentic(_) | Rejection::Stale | Rejection::AwaitsSecret | Rejection::SecretNotKept => 60,
         _ => 1,
     })
 }
@@ -258,7 +273,8 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
             assert_eq!(json["status"], response.status().as_u16());
         }
-        assert_eq!(refuse(&Rejection::WrongMethod, None, 404).headers()[header::ALLOW], "POST");
+        let github = source("github", "");
+        assert_eq!(refuse(&Rejection::WrongMethod, Some(&github), 404).headers()[header::ALLOW], "POST");
         let limited = refuse(&Rejection::RateExceeded(Duration::from_millis(1500)), None, 404);
         assert_eq!(limited.headers()[header::RETRY_AFTER], "2");
         assert_eq!(refuse(&Rejection::UnknownPath, None, 503).status(), 503);

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::{config::Config, time::Wall, verify::Claim};
+use crate::{config::Config, time::Wall};
 
 /// Whether a fresh claim may be of a webhook that the store had accepted and has lost.
-pub(super) fn may_be_known(claim: &Claim, restored_at: Option<Wall>) -> bool {
-    claim.timestamp().zip(restored_at).is_some_and(|(signed, restored)| signed <= restored)
+pub(super) fn may_be_known(signed_at: Option<Wall>, restored_at: Option<Wall>) -> bool {
+    signed_at.zip(restored_at).is_some_and(|(signed, restored)| signed <= restored)
 }
 
 /// Says which sources sign no time, as long as something signed before the restore could still come again there:

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, request::Parts};
+use http::request::Parts;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
@@ -45,7 +45,7 @@ pub(super) fn select(_: &Gate, inbound: Inbound) -> Result<Selected, Rejection> 
     let (route, token) = exchange.snapshot.find(head.uri.path()).ok_or(Rejection::UnknownPath)?;
     let token = token.map(Secret::new);
     let _ = exchange.source.set(route.source.clone());
-    if head.method != Method::POST {
+    if !route.source.provider.methods().contains(&&head.method) {
         return Err(Rejection::WrongMethod);
     }
     let deadline = exchange.came + route.source.answer_within;

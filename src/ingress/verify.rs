@@ -2,10 +2,12 @@
 
 use http::request::Parts;
 
-use super::{Gate, Rejection, read::Received, select::Cx};
+use super::{Gate, Rejection, claim, read::Received, select::Cx};
 use crate::{
+    config::Source,
     event::Body,
-    verify::{Keys, Proof},
+    preset::TOKEN_BYTES_MAX,
+    verify::{Claim, Keys, Proof},
 };
 
 /// A webhook that is what its provider sent.
@@ -24,6 +26,19 @@ pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Reject
     let source = &cx.route.source;
     let now = cx.exchange.came_at;
     let proof = source.scheme.verify(&claim, &source.keyring, &body, now)?;
+    if is_signed_for_strangers(source, &claim, &body) {
+        return Err(Rejection::SignedByHandshake);
+    }
+    // A time in the body is known, and believed, only now.
+    let stale = if source.scheme.is_timed_in_body() {
+        let stale = claim::judge(gate, source, proof.freshness(now, source.tolerance), proof.timestamp())?;
+        if stale && !proof.may_be_held() {
+            return Err(Rejection::Stale);
+        }
+        stale
+    } else {
+        stale
+    };
     cx.unproven = None;
     gate.metrics.verified(&source.name, proof.secret_id());
     let keys = source.key_plan.keys(&proof, &body, now);
@@ -31,4 +46,13 @@ pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Reject
         gate.metrics.key_fell_back(&source.name);
     }
     Ok(Verified { cx, head, body, proof, keys, stale })
+}
+
+/// Whether a handshake of the provider would have signed this for anybody who asked.
+fn is_signed_for_strangers(source: &Source, claim: &Claim, body: &[u8]) -> bool {
+    source.provider.signs_for_strangers()
+        && source
+            .scheme
+            .short_content(claim, body, TOKEN_BYTES_MAX)
+            .is_some_and(|content| source.provider.refuses_content(&content))
 }

@@ -4,7 +4,9 @@
 //! A new provider is one file in `data`, and its name in `SHIPPED`.
 #![doc = include_str!("SCHEMA.md")]
 
+mod handshake;
 mod read;
+mod signature;
 #[cfg(test)]
 mod tests;
 
@@ -15,14 +17,15 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use crate::{
     document::{self, Problems},
     event::Name,
-    verify::{EventKey, KeyFormat, Scheme, Tolerance, json},
+    verify::{EventKey, KeyFormat, Scheme, Tolerance},
 };
 
+pub use handshake::{Asked, Handshake, Known, Met, Reply, Shape, TOKEN_BYTES_MAX};
 pub use read::{event_key, read};
 
 /// What is known about one provider.
@@ -44,6 +47,8 @@ pub struct Provider {
     pub event_type: Option<Locator>,
     /// Where it numbers or names the attempt. Unsigned: never part of a key.
     pub attempt_id: Option<Locator>,
+    /// What a source must say besides its secrets, by name, and what each is.
+    pub params: BTreeMap<String, String>,
     /// Handshakes answered without storing anything.
     pub handshakes: Vec<Handshake>,
     /// Items of a body that it re-sends apart.
@@ -62,6 +67,16 @@ pub struct Provider {
     pub unconfirmed: Vec<String>,
     /// Known answers.
     pub vectors: Vec<Vector>,
+    /// Whether it hands out secrets that are shorter than they should be.
+    pub allow_short: bool,
+    /// The methods that its webhooks come with.
+    pub methods: Vec<Method>,
+    /// A body such as it sends.
+    pub sample: Option<Vec<u8>>,
+    /// What follows from a signed content that can be taken apart in several ways.
+    pub ambiguous: Option<String>,
+    /// What follows from a body that is not signed, or not all of it.
+    pub uncovered: Option<String>,
 }
 
 /// Where a value stands in a request.
@@ -71,17 +86,8 @@ pub enum Locator {
     Header(HeaderName),
     /// A JSON pointer into the body; read after verification only.
     Json(String),
-}
-
-/// A registration handshake: a verified body that matches is answered from itself, and stored nowhere.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Handshake {
-    /// JSON pointer whose string must equal `equals`.
-    pub when: String,
-    /// The string.
-    pub equals: String,
-    /// JSON pointer to the token that is sent back as `text/plain`. Only `[A-Za-z0-9_-]{1,256}` is echoed.
-    pub echo: String,
+    /// A field of a form; read after verification only.
+    Form(String),
 }
 
 /// `items = { each = "/Data", key = ["/DataType", "/TrackingNumber"] }`.
@@ -108,6 +114,8 @@ pub struct Sender {
     pub disables_after: Option<u32>,
     /// The one status it takes for success, where any 2xx will not do.
     pub ack_status: Option<u16>,
+    /// The body it takes for success, where any will not do.
+    pub ack_body: Option<String>,
 }
 
 impl Sender {
@@ -120,18 +128,41 @@ impl Sender {
             drops: BTreeSet::new(),
             disables_after: None,
             ack_status: None,
+            ack_body: None,
         }
     }
 }
 
-impl Handshake {
-    /// The token to send back, if this (verified) body is the handshake. Only a short plain token is echoed, so
-    /// that the answer can be nothing else.
-    pub fn answer(&self, body: &[u8]) -> Option<String> {
-        let json::Scalar::Text(kind) = json::scalar(body, &self.when)? else { return None };
-        let json::Scalar::Text(token) = json::scalar(body, &self.echo)? else { return None };
-        let plain = token.len() <= 256 && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        (kind == self.equals && plain).then_some(token)
+impl Provider {
+    /// The methods of its webhooks.
+    pub fn webhook_methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// The methods that it sends anything with: its webhooks, and its handshakes.
+    pub fn methods(&self) -> Vec<&Method> {
+        let mut methods: Vec<_> = self.webhook_methods().iter().collect();
+        for handshake in &self.handshakes {
+            if !methods.contains(&&handshake.method) {
+                methods.push(&handshake.method);
+            }
+        }
+        methods
+    }
+
+    /// Whether it hands over a secret in a handshake.
+    pub fn captures(&self) -> bool {
+        self.handshakes.iter().any(|handshake| handshake.captures)
+    }
+
+    /// Whether it has a handshake that signs what a stranger sends.
+    pub fn signs_for_strangers(&self) -> bool {
+        self.handshakes.iter().any(Handshake::signs_for_strangers)
+    }
+
+    /// Whether a handshake would sign this content for a stranger: then its signature is no proof.
+    pub fn refuses_content(&self, content: &[u8]) -> bool {
+        self.handshakes.iter().any(|handshake| handshake.could_sign(content))
     }
 }
 
@@ -206,8 +237,14 @@ impl EvidenceKind {
 pub struct Vector {
     /// Its name.
     pub id: String,
-    /// The secret, as a user would configure it.
-    pub secret: String,
+    /// The secrets, as a user would configure them.
+    pub secrets: Vec<String>,
+    /// The source's parameters.
+    pub params: BTreeMap<String, String>,
+    /// The method.
+    pub method: String,
+    /// The URL as the provider knows it, where that matters.
+    pub url: Option<String>,
     /// The headers.
     pub headers: Vec<(String, String)>,
     /// The secret segment of the path, where that is the credential.
@@ -221,18 +258,38 @@ pub struct Vector {
 }
 
 /// The files, by the names they are used under.
-const SHIPPED: [(&str, &str); 10] = [
-    ("gains", include_str!("data/gains.toml")),
-    ("github", include_str!("data/github.toml")),
-    ("mobility-work", include_str!("data/mobility-work.toml")),
-    ("partssource", include_str!("data/partssource.toml")),
-    ("price2b", include_str!("data/price2b.toml")),
-    ("shopify", include_str!("data/shopify.toml")),
-    ("slack", include_str!("data/slack.toml")),
-    ("sourcehub", include_str!("data/sourcehub.toml")),
-    ("standard-webhooks", include_str!("data/standard-webhooks.toml")),
-    ("stripe", include_str!("data/stripe.toml")),
-];
+macro_rules! shipped {
+    ($($name:literal)*) => { [$(($name, include_str!(concat!("data/", $name, ".toml")))),*] };
+}
+
+const SHIPPED: [(&str, &str); 151] = shipped! {
+    "360learning" "ably" "adobe-io-events" "adyen-classic" "adyen-platform" "aftership"
+    "aftership-returns" "aftership-shipping" "amazon-sns" "amazon-sns-subject" "amazon-sns-v1" "amazon-sns-v1-subject"
+    "asana" "auth0-log-streams" "azure-event-grid" "azure-event-grid-cloudevents" "bigcommerce" "bitbucket"
+    "box" "braintree" "buildkite" "buildkite-token" "cal-com" "calendly"
+    "chargebee" "checkout-com" "circleci" "clerk" "clickup" "cloudflare-notifications"
+    "cloudflare-stream" "cloudinary-sha1" "cloudinary-sha256" "coinbase-commerce" "cursor" "customer-io"
+    "datadog" "discord" "docker-hub" "docusign" "dodo-payments" "doppler"
+    "dropbox" "easypost" "ebay" "elevenlabs" "fal-ai" "forgejo"
+    "fourthwall" "front" "front-rule" "fusionauth" "fusionauth-ec" "fusionauth-eddsa"
+    "fusionauth-rsa" "gains" "gitea" "github" "github-sha1" "gitlab-signing"
+    "gitlab-token" "gocardless" "google-pubsub" "grafana" "grafana-timestamp" "gusto"
+    "heroku" "hubspot-v1" "hubspot-v2" "hubspot-v3" "hygraph" "intercom"
+    "iron-xyz" "jira" "kick" "lemon-squeezy" "line" "linear"
+    "linkedin" "mailgun" "mandrill" "messagebird" "meta" "microsoft-graph"
+    "mobility-work" "mollie" "mollie-classic" "monday" "mux" "netlify"
+    "notion" "nylas" "okta" "onfido" "openai" "paddle"
+    "pagerduty" "partssource" "paypal" "persona" "plaid" "plivo-v2"
+    "plivo-v3-post" "polar" "postmark" "postsyncer" "price2b" "pusher"
+    "qonto" "qonto-onboarding" "quickbooks" "razorpay" "recurly" "replicate"
+    "resend" "sanity" "scalr" "segment" "sendcloud" "sendgrid"
+    "sentry" "shipstation" "shopify" "slack" "sourcehub" "square"
+    "standard-webhooks" "standard-webhooks-ed25519" "stripe" "supabase-auth" "supabase-database" "svix"
+    "tabapay" "telegram" "telnyx" "terraform-cloud" "tiktok" "trello"
+    "twilio" "twilio-json" "twitch" "typeform" "vercel" "vonage"
+    "webflow" "woocommerce" "workos" "x" "xero" "zendesk"
+    "zoom"
+};
 
 static PRESETS: LazyLock<BTreeMap<&str, Arc<Provider>>> = LazyLock::new(|| {
     let load = |(name, text): (&'static str, &str)| {

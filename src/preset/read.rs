@@ -1,19 +1,22 @@
 //! Reading a provider from TOML: a shipped preset, or `[providers.NAME]` of a configuration.
 
-use std::{collections::BTreeSet, fmt::Display, time::Duration};
-
-use http::HeaderName;
-
-use super::{Evidence, EvidenceKind, Handshake, Items, Locator, OnMismatch, OnStale, Provider, Sender, Vector};
-use crate::{
-    document::{At, FromValue, Place as TextPlace, Section, Size, Value},
-    verify::{
-        Algorithm, CredentialPlace, Encoding, EventKey, Grammar, KeyFormat, KeyPart, Place, Scheme, SignedSpec,
-        TimeUnit, Tolerance, json,
-    },
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    time::Duration,
 };
 
-const LOCATOR_HELP: &str = "write a JSON pointer such as \"/id\", or a header such as \"header:x-request-id\"";
+use http::{HeaderName, Method};
+
+use super::{
+    Evidence, EvidenceKind, Items, Locator, OnMismatch, OnStale, Provider, Sender, Vector, handshake, signature,
+};
+use crate::{
+    document::{FromValue, Section, Size, Value},
+    verify::{CredentialPlace, EventKey, KeyFormat, KeyKind, KeyPart, Place, Scheme, Tolerance, json},
+};
+
+const LOCATOR_HELP: &str = "write a JSON pointer such as \"/id\", a header such as \"header:x-request-id\", or a form field such as \"form:id\"";
 const EVENT_KEY_HELP: &str =
     "write \"body\", \"none\", or a list of signed parts such as [\"/id\", \"header:webhook-id\"]";
 /// How long a provider waits for an answer if nothing says so.
@@ -22,20 +25,30 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Reads a provider. Every problem is reported with its place; `None` if one of them leaves no provider.
 pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
     let errors_before = section.problems().errors();
+    read_schema(&mut section);
     let title = section.read_or("title", name.to_owned());
     let key_format = choice(&mut section, "key_format", &KeyFormat::ALL).unwrap_or(KeyFormat::Utf8);
-    let (scheme, tolerance) = read_scheme(&mut section);
+    let allow_short = section.read_or("allow_short", false);
+    let params = handshake::read_params(&mut section);
+    let Schemed { scheme, tolerance, ambiguous, uncovered } = read_scheme(&mut section);
+    if let Some(scheme) = &scheme {
+        check_params(&section, scheme, &params);
+        check_key_format(&section, scheme, key_format);
+    }
+    let methods = read_methods(&mut section);
     let event_key = section.value("event_key").and_then(|value| event_key(value, scheme.as_ref()));
     let event_type = section.read("event_type").map(|at| at.value);
     let attempt_id = section.read("attempt_id").map(|at| at.value);
-    let handshakes = tables(&mut section, "handshakes", read_handshake);
+    let context = handshake::Context { params: &params, methods: &methods };
+    let handshakes = handshake::read_all(&mut section, context);
     let items = section.read("items").map(|at| at.value);
     let sender = section.section("sender").and_then(read_sender);
     let on_stale = choice(&mut section, "on_stale", &OnStale::ALL).unwrap_or(OnStale::Reject);
-    let on_mismatch = choice(&mut section, "on_mismatch", &OnMismatch::ALL).unwrap_or(OnMismatch::Reject);
+    let on_mismatch = choice(&mut section, "on_mismatch", &OnMismatch::ALL);
     let body_bytes_max = section.read::<Size>("body_bytes_max").map(|at| at.value.0);
     let evidence = section.section("evidence").and_then(read_evidence);
     let unconfirmed = section.read_or("unconfirmed", Vec::new());
+    let sample = section.read::<String>("sample").map(|at| at.value.into_bytes());
     let vectors = tables(&mut section, "vectors", read_vector);
     let clean = section.problems().errors() == errors_before;
     let problems = section.problems();
@@ -43,6 +56,8 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
     if !clean || problems.errors() != errors_before {
         return None;
     }
+    let is_second_hand = evidence.as_ref().is_some_and(|evidence| evidence.kind == EvidenceKind::SecondHand);
+    let if_absent = if is_second_hand { OnMismatch::Retry } else { OnMismatch::Reject };
     Some(Provider {
         name: name.into(),
         title,
@@ -52,13 +67,19 @@ pub fn read(mut section: Section<'_>, name: &str) -> Option<Provider> {
         event_key: event_key.unwrap_or(EventKey::Body),
         event_type,
         attempt_id,
+        params,
         handshakes,
         items,
         sender: sender.unwrap_or_else(Sender::unknown),
         on_stale,
-        on_mismatch,
+        on_mismatch: on_mismatch.unwrap_or(if_absent),
         body_bytes_max,
         evidence: evidence.unwrap_or(Evidence { kind: EvidenceKind::SecondHand, place: "the configuration".into() }),
+        allow_short,
+        methods,
+        sample,
+        ambiguous,
+        uncovered,
         unconfirmed,
         vectors,
     })
@@ -87,190 +108,127 @@ pub fn event_key(value: Value<'_>, scheme: Option<&Scheme>) -> Option<EventKey> 
     }
     let parts = values.into_iter().map(|value| {
         let seen = value.clone();
-        match value.get::<Locator>()? {
-            Locator::Json(pointer) => Some(KeyPart::Json(pointer)),
-            Locator::Header(name) if scheme.is_none_or(|scheme| scheme.signs_header(&name)) => {
-                Some(KeyPart::Header(name))
-            }
-            Locator::Header(name) => {
-                seen.error(
-                    format!("the header `{name}` is not inside the signed content"),
-                    "anybody could change it: use signed fields of the body, or \"body\"",
-                );
-                None
-            }
+        let Part(place) = value.get::<Part>()?;
+        if scheme.is_some_and(|scheme| !scheme.signs(&place)) {
+            seen.error(
+                format!("{} is not inside the signed content", shown_place(&place)),
+                "anybody could change it: use what is signed, or \"body\"",
+            );
+            return None;
         }
+        Some(match place {
+            Place::Header(name) => KeyPart::Header(name),
+            Place::Form(key) => KeyPart::Form(key),
+            Place::Claim(name) => KeyPart::Claim(name),
+            Place::Json(pointer) => KeyPart::Json(pointer),
+            // Nothing else is read from a text.
+            Place::Field(_) | Place::Position(_) | Place::Query(_) => return None,
+        })
     });
     // All parts are read, so that every wrong one is reported.
     parts.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>().map(EventKey::Parts)
 }
 
-fn read_scheme(section: &mut Section<'_>) -> (Option<Scheme>, Option<Tolerance>) {
+/// A scheme, and what its provider says of it.
+#[derive(Default)]
+struct Schemed {
+    scheme: Option<Scheme>,
+    tolerance: Option<Tolerance>,
+    ambiguous: Option<String>,
+    uncovered: Option<String>,
+}
+
+fn read_scheme(section: &mut Section<'_>) -> Schemed {
     let signature = section.value("signature");
     let credential = section.value("credential");
+    let signed = |signature: Value<'_>| match signature.section().and_then(signature::read) {
+        Some((scheme, signed)) => Schemed {
+            scheme: Some(scheme),
+            tolerance: signed.tolerance,
+            ambiguous: signed.ambiguous,
+            uncovered: signed.uncovered,
+        },
+        None => Schemed::default(),
+    };
     match (signature, credential) {
         (Some(signature), Some(credential)) => {
             credential.error(
                 "a provider has a signature or a credential, not both",
                 "remove one; a source may have an address list beside a signature",
             );
-            (signature.section().and_then(read_signature).map(|(scheme, _)| scheme), None)
+            signed(signature)
         }
-        (Some(signature), None) => match signature.section().and_then(read_signature) {
-            Some((scheme, tolerance)) => (Some(scheme), tolerance),
-            None => (None, None),
-        },
+        (Some(signature), None) => signed(signature),
         (None, Some(credential)) => {
             let scheme = credential.as_text().and_then(CredentialPlace::parse).map(Scheme::credential);
             if scheme.is_none() {
                 credential.error(
                     format!("`{}` is no place for a credential", credential.path()),
-                    "write \"token\" (the {token} segment of the path), \"basic\", or \"header:NAME\"",
+                    "write \"token\" (the {token} segment of the path), \"basic\", \"header:NAME\", \"query:NAME\" or \"json:/POINTER\"",
                 );
             }
-            (scheme, None)
+            Schemed { scheme, ..Schemed::default() }
         }
-        (None, None) => (Some(Scheme::none()), None),
+        (None, None) => Schemed { scheme: Some(Scheme::none()), ..Schemed::default() },
     }
 }
 
-fn read_signature(mut section: Section<'_>) -> Option<(Scheme, Option<Tolerance>)> {
-    let whole = section.place().clone();
-    let problems = section.problems();
-    let headers =
-        section.required::<Vec<Header>>("headers", "name the headers that carry signatures: [\"x-signature\"]");
-    let grammar_kind = section.read::<String>("grammar");
-    let prefix = section.read_or("prefix", String::new());
-    let separator = section.read::<String>("separator");
-    let field = section.read::<String>("field");
-    let trim = section.read_or("trim", false);
-    let encoding = choice(&mut section, "encoding", &Encoding::ALL).unwrap_or(Encoding::Hex);
-    let algorithm = choice(&mut section, "algorithm", &Algorithm::ALL).unwrap_or(Algorithm::HmacSha256);
-    let content = section.required::<String>("content", "write what is signed, such as \"{timestamp}.{body}\"");
-    let timestamp =
-        section.value("timestamp").map(|value| (value.place().clone(), value.section().and_then(read_timestamp)));
-    let id = section.value("id").map(|value| (value.place().clone(), value.section().and_then(read_place)));
-    let nonce = section.value("nonce").map(|value| (value.place().clone(), value.section().and_then(read_place)));
-    let tolerance = section.section("tolerance").map(|table| (table.place().clone(), read_tolerance(table)));
-    section.finish();
-
-    let one = separator.as_ref().and_then(|text| {
-        let mut chars = text.chars();
-        chars.next().filter(|_| chars.next().is_none())
-    });
-    let grammar = match (grammar_kind.as_deref().map_or("plain", String::as_str), one, field) {
-        ("plain", _, _) => Some(Grammar::Plain { prefix }),
-        ("fields", Some(separator), Some(field)) => Some(Grammar::Fields { separator, signature: field.value, trim }),
-        ("list", Some(separator), _) => Some(Grammar::List { separator, prefix }),
-        _ => None,
-    };
-    let grammar_place = grammar_kind.map_or_else(|| whole.clone(), |at| at.place);
-    if grammar.is_none() {
-        problems.error(
-            &grammar_place,
-            "the grammar of the signature header is incomplete",
-            "\"plain\" (with `prefix`), \"fields\" (with `separator` and `field`) or \"list\" (with `separator` and `prefix`)",
+/// The version of the schema: there is one.
+fn read_schema(section: &mut Section<'_>) {
+    if let Some(at) = section.read::<u64>("schema").filter(|at| at.value != 1) {
+        section.problems().error(
+            &at.place,
+            format!("schema {} is not known here", at.value),
+            "this version reads schema 1; a newer one may read more",
         );
     }
-    let content_place = content.as_ref().map_or_else(|| whole.clone(), |at| at.place.clone());
-    if content.as_ref().is_some_and(|at| !at.contains("{body}")) {
-        problems.error(
-            &content_place,
-            "the signed content is without {body}",
-            "a body that is not signed could be changed on the way; use a credential instead",
+}
+
+fn read_params(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let entries = section.section("params").map(|mut table| table.entries()).unwrap_or_default();
+    entries.into_iter().filter_map(|(name, value)| Some((name.value, value.get::<String>()?))).collect()
+}
+
+/// Every parameter that the scheme uses is declared, so that a source is told what it needs.
+fn check_params(section: &Section<'_>, scheme: &Scheme, params: &BTreeMap<String, String>) {
+    for name in scheme.params() {
+        if !params.contains_key(name) {
+            section.problems().error(
+                section.place(),
+                format!("the parameter `{name}` is used and not declared"),
+                format!("add params = {{ {name} = \"what it is, and where it is shown\" }}"),
+            );
+        }
+    }
+}
+
+/// A public key for signatures made with a private one, a shared secret for the others.
+fn check_key_format(section: &Section<'_>, scheme: &Scheme, format: KeyFormat) {
+    let Some(kind) = scheme.key_kind() else { return };
+    if (kind == KeyKind::Shared) == format.is_public() {
+        let help = if format.is_public() {
+            "write how the shared secret is given: \"utf8\", \"base64\", \"whsec\" or \"hex\""
+        } else {
+            "write how the public key is given: \"pem\", \"spki-base64\", \"ed25519-hex\", \"ed25519-base64\" or \"jwk\""
+        };
+        let message = format!("signatures are checked with {}, and `key_format` is \"{}\"", kind.name(), format.name());
+        section.problems().error(section.place(), message, help);
+    }
+}
+
+fn read_methods(section: &mut Section<'_>) -> Vec<Method> {
+    const KNOWN: [Method; 3] = [Method::POST, Method::GET, Method::PUT];
+    let Some(at) = section.read::<Vec<String>>("methods") else { return vec![Method::POST] };
+    let found: Vec<Method> =
+        KNOWN.into_iter().filter(|known| at.value.iter().any(|text| text == known.as_str())).collect();
+    if found.len() != at.value.len() || found.is_empty() {
+        section.problems().error(
+            &at.place,
+            "a webhook comes with one of POST, GET and PUT",
+            "write methods = [\"POST\"], or leave it out",
         );
-        return None;
     }
-    let place_of = |part: &str, headers: &At<Vec<Header>>| match part {
-        "headers" => headers.place.clone(),
-        "grammar" => grammar_place.clone(),
-        "timestamp" => timestamp.as_ref().map_or_else(|| whole.clone(), |(at, _)| at.clone()),
-        "id" => id.as_ref().map_or_else(|| whole.clone(), |(at, _)| at.clone()),
-        "nonce" => nonce.as_ref().map_or_else(|| whole.clone(), |(at, _)| at.clone()),
-        _ => content_place.clone(),
-    };
-    let timed = timestamp.is_some();
-    let (headers, content, grammar) = (headers?, content?, grammar?);
-    let spec = SignedSpec {
-        headers: headers.value.iter().map(|header| header.0.clone()).collect(),
-        grammar,
-        encoding,
-        algorithm,
-        content: content.value,
-        timestamp: whole_or_nothing(timestamp.as_ref())?,
-        id: whole_or_nothing(id.as_ref())?,
-        nonce: whole_or_nothing(nonce.as_ref())?,
-    };
-    let scheme = match Scheme::signed(spec) {
-        Ok(scheme) => scheme,
-        Err(error) => {
-            problems.error(&place_of(error.part, &headers), error.message, error.help);
-            return None;
-        }
-    };
-    match tolerance {
-        Some((_, tolerance)) if timed => Some((scheme, Some(tolerance?))),
-        None if !timed => Some((scheme, None)),
-        Some((place, _)) => {
-            problems.error(&place, "there is a tolerance, and no timestamp is signed", "remove it, or add `timestamp`");
-            None
-        }
-        None => {
-            let help = "say how far the signed time may be off: tolerance = { past = \"5m\", future = \"5m\" }";
-            problems.error(&place_of("timestamp", &headers), "a timestamp is signed, and there is no tolerance", help);
-            None
-        }
-    }
-}
-
-/// `Some(None)` if absent, `None` if wrong.
-#[expect(clippy::option_option, reason = "absent and wrong are two things, and both are used at once")]
-fn whole_or_nothing<T: Clone>(read: Option<&(TextPlace, Option<T>)>) -> Option<Option<T>> {
-    match read {
-        None => Some(None),
-        Some((_, value)) => value.clone().map(Some),
-    }
-}
-
-fn read_timestamp(mut section: Section<'_>) -> Option<(Place, TimeUnit)> {
-    let missing = !section.has("unit");
-    let unit = choice(&mut section, "unit", &TimeUnit::ALL);
-    if missing {
-        section.problems().error(section.place(), "the unit of the timestamp is missing", "add unit = \"s\" or \"ms\"");
-    }
-    Some((read_place(section)?, unit?))
-}
-
-fn read_place(mut section: Section<'_>) -> Option<Place> {
-    let header = section.read::<Header>("header");
-    let field = section.read::<String>("field");
-    let (problems, place) = (section.problems(), section.place().clone());
-    section.finish();
-    match (header, field) {
-        (Some(header), None) => Some(Place::Header(header.value.0)),
-        (None, Some(field)) => Some(Place::Field(field.value)),
-        _ => {
-            problems.error(&place, "one place is needed", "write { header = \"NAME\" }, or { field = \"KEY\" }");
-            None
-        }
-    }
-}
-
-fn read_tolerance(mut section: Section<'_>) -> Option<Tolerance> {
-    const HELP: &str = "always two values: { past = \"5m\", future = \"5m\" }";
-    let past = section.required("past", HELP);
-    let future = section.required("future", HELP);
-    section.finish();
-    Some(Tolerance { past: past?.value, future: future?.value })
-}
-
-fn read_handshake(mut section: Section<'_>) -> Option<Handshake> {
-    const HELP: &str = "write when = \"/type\", equals = \"url_verification\", echo = \"/challenge\"";
-    let when = section.required::<Pointer>("when", HELP);
-    let equals = section.required("equals", HELP);
-    let echo = section.required::<Pointer>("echo", HELP);
-    section.finish();
-    Some(Handshake { when: when?.value.0, equals: equals?.value, echo: echo?.value.0 })
+    found
 }
 
 fn read_sender(mut section: Section<'_>) -> Option<Sender> {
@@ -280,6 +238,7 @@ fn read_sender(mut section: Section<'_>) -> Option<Sender> {
     let drops = section.read::<Vec<Status>>("drops").map(|at| statuses(&at.value)).unwrap_or_default();
     let disables_after = section.read("disables_after").map(|at| at.value);
     let ack_status = section.read::<Status>("ack_status");
+    let ack_body = section.read::<String>("ack_body").map(|at| at.value);
     let problems = section.problems();
     section.finish();
     if let Some(status) = ack_status.as_ref().filter(|status| !(200..300).contains(&status.0)) {
@@ -291,7 +250,7 @@ fn read_sender(mut section: Section<'_>) -> Option<Sender> {
         return None;
     }
     let ack_status = ack_status.map(|status| status.0);
-    Some(Sender { deadline, retry_span, retries, drops, disables_after, ack_status })
+    Some(Sender { deadline, retry_span, retries, drops, disables_after, ack_status, ack_body })
 }
 
 fn read_evidence(mut section: Section<'_>) -> Option<Evidence> {
@@ -312,17 +271,30 @@ fn read_evidence(mut section: Section<'_>) -> Option<Evidence> {
 
 fn read_vector(mut section: Section<'_>) -> Option<Vector> {
     let id = section.required("id", "name it");
-    let secret = section.required("secret", "the secret as a user would configure it");
+    let secret = section.read::<String>("secret").map(|at| at.value);
+    let secrets = section.read_or("secrets", Vec::new());
+    let params = read_params(&mut section);
+    let method = section.read_or("method", "POST".to_owned());
+    let url = section.read("url").map(|at| at.value);
     let headers = section.section("headers").map(|mut table| table.entries()).unwrap_or_default();
     let token = section.read("token").map(|at| at.value);
     let body = section.required::<String>("body", "the exact body");
     let now_s = section.required::<u64>("now", "the time of the check in Unix seconds");
     let valid = section.required("valid", "true or false");
+    let (problems, place) = (section.problems(), section.place().clone());
     section.finish();
+    let secrets: Vec<String> = secret.into_iter().chain(secrets).collect();
+    if secrets.is_empty() {
+        problems.error(&place, "a known answer needs a secret", "the secret as a user would configure it");
+        return None;
+    }
     let headers = headers.into_iter().map(|(name, value)| Some((name.value, value.get()?)));
     Some(Vector {
         id: id?.value,
-        secret: secret?.value,
+        secrets,
+        params,
+        method,
+        url,
         headers: headers.collect::<Option<_>>()?,
         token,
         body: body?.value.into_bytes(),
@@ -338,7 +310,7 @@ fn tables<T>(section: &mut Section<'_>, key: &'static str, read: fn(Section<'_>)
 }
 
 /// One of a closed set of words.
-fn choice<T: Copy>(section: &mut Section<'_>, key: &'static str, known: &[(&'static str, T)]) -> Option<T> {
+pub(super) fn choice<T: Copy>(section: &mut Section<'_>, key: &'static str, known: &[(&'static str, T)]) -> Option<T> {
     let at = section.read::<String>(key)?;
     let found = known.iter().find(|(name, _)| *name == at.value);
     if found.is_none() {
@@ -375,7 +347,7 @@ impl FromValue for Status {
     }
 }
 
-struct Header(HeaderName);
+pub(super) struct Header(pub(super) HeaderName);
 
 impl FromValue for Header {
     fn from_value(value: Value<'_>) -> Option<Self> {
@@ -389,7 +361,7 @@ impl FromValue for Header {
     }
 }
 
-struct Pointer(String);
+pub(super) struct Pointer(pub(super) String);
 
 impl FromValue for Pointer {
     fn from_value(value: Value<'_>) -> Option<Self> {
@@ -413,15 +385,49 @@ impl FromValue for Locator {
     fn from_value(value: Value<'_>) -> Option<Self> {
         let seen = value.clone();
         let text: String = value.get()?;
-        if let Some(name) = text.strip_prefix("header:") {
-            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                return Some(Self::Header(name));
-            }
-        } else if json::is_pointer(&text) {
-            return Some(Self::Json(text));
+        let found = match parse_place(&text) {
+            Some(Place::Header(name)) => Some(Self::Header(name)),
+            Some(Place::Json(pointer)) => Some(Self::Json(pointer)),
+            Some(Place::Form(key)) => Some(Self::Form(key)),
+            _ => None,
+        };
+        if found.is_none() {
+            seen.error(format!("\"{text}\" is no place in a request"), LOCATOR_HELP);
         }
-        seen.error(format!("\"{text}\" is no place in a request"), LOCATOR_HELP);
-        None
+        found
+    }
+}
+
+/// A part of an event key.
+struct Part(Place);
+
+impl FromValue for Part {
+    fn from_value(value: Value<'_>) -> Option<Self> {
+        let seen = value.clone();
+        let text: String = value.get()?;
+        let found = parse_place(&text);
+        if found.is_none() {
+            seen.error(format!("\"{text}\" is no place in a request"), LOCATOR_HELP);
+        }
+        found.map(Self)
+    }
+}
+
+/// `/pointer`, `header:NAME`, `form:KEY` or `claim:NAME`.
+fn parse_place(text: &str) -> Option<Place> {
+    match text.split_once(':') {
+        _ if json::is_pointer(text) => Some(Place::Json(text.to_owned())),
+        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(Place::Header),
+        Some(("form", key)) if !key.is_empty() => Some(Place::Form(key.to_owned())),
+        Some(("claim", name)) if !name.is_empty() => Some(Place::Claim(name.to_owned())),
+        _ => None,
+    }
+}
+
+fn shown_place(place: &Place) -> String {
+    match place {
+        Place::Header(name) => format!("the header `{name}`"),
+        other => format!("`{other}`"),
     }
 }
 

@@ -30,6 +30,12 @@ struct BySourceSecret {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct BySourceHandshake {
+    source: Arc<str>,
+    handshake: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByUpstream {
     upstream: Arc<str>,
 }
@@ -59,6 +65,7 @@ pub struct Metrics {
     webhooks: Family<BySourceCode, Counter>,
     webhook_seconds: Family<BySource, Histogram>,
     verified: Family<BySourceSecret, Counter>,
+    handshakes: Family<BySourceHandshake, Counter>,
     key_fallbacks: Family<BySource, Counter>,
     order_keys_missing: Family<BySource, Counter>,
     attempts: Family<ByUpstreamResult, Counter>,
@@ -93,6 +100,12 @@ impl Default for Metrics {
         registry.register_with_unit("webhook", "From arrival to answer", Unit::Seconds, webhook_seconds.clone());
         let verified = Family::default();
         registry.register("verified", "Verified webhooks by the secret that explained them", verified.clone());
+        let handshakes = Family::default();
+        registry.register(
+            "handshakes",
+            "Registration handshakes that were answered, by their place in the provider's list",
+            handshakes.clone(),
+        );
         let key_fallbacks = Family::default();
         registry.register(
             "event_key_fallbacks",
@@ -150,6 +163,7 @@ impl Default for Metrics {
             webhooks,
             webhook_seconds,
             verified,
+            handshakes,
             key_fallbacks,
             order_keys_missing,
             attempts,
@@ -181,6 +195,10 @@ impl Metrics {
     /// A webhook verified with this secret.
     pub fn verified(&self, source: &Arc<str>, secret: &Arc<str>) {
         self.verified.get_or_create(&BySourceSecret { source: source.clone(), secret: secret.clone() }).inc();
+    }
+    /// A registration handshake was answered: which of the provider's, from 0.
+    pub fn handshake(&self, source: &Arc<str>, handshake: usize) {
+        self.handshakes.get_or_create(&BySourceHandshake { source: source.clone(), handshake: handshake as u64 }).inc();
     }
     /// An event key fell back to the body's digest.
     pub fn key_fell_back(&self, source: &Arc<str>) {

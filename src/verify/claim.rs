@@ -1,31 +1,33 @@
 //! Reading a claim: a strict grammar before any MAC is computed. No secret is involved, and no byte of the body.
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use base64ct::{Base64, Encoding as _};
-use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use http::header::AUTHORIZATION;
 
 use super::{
-    Candidate, Claim, Freshness, Refusal, Seen, Stamp, Tolerance,
-    scheme::{CredentialPlace, Grammar, Kind, Place, Scheme, Signed},
-    template::{Bound, Part},
+    Candidate, Claim, Freshness, Place, Refusal, Seen, Stamp, Tolerance,
+    place::{in_head, single},
+    scheme::{CredentialPlace, Kind, Scheme, Signed, UrlPort},
+    template::{Bound, Part, Piece},
+    time::stamp,
 };
 use crate::time::Wall;
 
 /// Signatures that are tried, over all headers of a request.
 pub const CANDIDATES_MAX: usize = 8;
 /// Bytes of all headers that a claim is read from.
-const CLAIM_BYTES_MAX: usize = 8 * 1024;
+pub(super) const CLAIM_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of an id, a nonce, or a signed header.
 const PART_BYTES_MAX: usize = 255;
-/// Digits of a timestamp.
-const TIMESTAMP_DIGITS_MAX: usize = 19;
 
 impl Scheme {
-    /// Reads the claim from the headers, strictly. No secret is involved.
+    /// Reads the claim from the head, strictly. No secret is involved. What stands in the body is read by
+    /// [`Scheme::verify`].
     pub fn claim(&self, seen: Seen<'_>) -> Result<Claim, Refusal> {
         match &self.0 {
-            Kind::Signed(signed) => signed.claim(seen.headers),
+            Kind::Signed(signed) => signed.claim(seen),
+            Kind::Credential { place, .. } if place.is_in_body() => Ok(Claim::empty()),
             Kind::Credential { place, shown } => {
                 let bytes = credential(place, seen)?;
                 Ok(Claim { candidates: vec![Candidate { bytes, place: shown.clone() }], ..Claim::empty() })
@@ -37,191 +39,209 @@ impl Scheme {
 
 impl Claim {
     pub(super) const fn empty() -> Self {
-        Self { timestamp: None, id: None, nonce: None, headers: Vec::new(), candidates: Vec::new() }
-    }
-
-    /// The value of a signed header.
-    pub(super) fn header(&self, wanted: &HeaderName) -> Option<&[u8]> {
-        self.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_slice())
+        Self {
+            stamp: None,
+            id: None,
+            nonce: None,
+            headers: Vec::new(),
+            values: Vec::new(),
+            candidates: Vec::new(),
+            urls: Vec::new(),
+            token: None,
+            body_hash: None,
+        }
     }
 
     /// How the claimed time relates to the clock. Both bounds are inclusive, in the unit of the scheme.
     pub fn freshness(&self, now: Wall, tolerance: Tolerance) -> Freshness {
-        let Some(age_ns) = self.age_ns(now) else { return Freshness::Untimed };
-        let past_ns = age_ns - as_ns(tolerance.past);
-        let future_ns = -age_ns - as_ns(tolerance.future);
-        if past_ns > 0 {
-            Freshness::Past(as_duration(past_ns))
-        } else if future_ns > 0 {
-            Freshness::Future(as_duration(future_ns))
-        } else {
-            Freshness::Fresh
-        }
+        self.stamp.as_ref().map_or(Freshness::Untimed, |stamp| stamp.freshness(now, tolerance))
     }
 
-    /// Nanoseconds from the claimed time to now, rounded down to the unit of the scheme; negative if the claimed
-    /// time is ahead.
-    pub(super) fn age_ns(&self, now: Wall) -> Option<i128> {
-        let stamp = self.timestamp.as_ref()?;
-        let now_ns = i128::from(now.unix_ns());
-        Some(now_ns.div_euclid(stamp.unit_ns) * stamp.unit_ns - stamp.at_ns)
+    /// Whether a time out of tolerance may be held for an operator: it is one of this age. Digits of a time could be those
+    /// of its neighbour in the signed content; near the clock it has as many as it should.
+    pub fn may_be_held(&self) -> bool {
+        self.stamp.as_ref().is_none_or(|stamp| stamp.is_usual)
     }
 
-    /// The claimed time; far beyond what a clock shows it saturates.
+    /// The claimed time of signing; far beyond what a clock shows it saturates.
     pub fn timestamp(&self) -> Option<Wall> {
-        let ms = self.timestamp.as_ref()?.at_ns / 1_000_000;
-        Some(Wall::from_unix_ms(i64::try_from(ms).unwrap_or(i64::MAX)))
+        self.stamp.as_ref().map(Stamp::signed_at)
     }
 }
 
+/// What a signature's own text says besides signatures: values by their place.
+pub(super) type Own = Vec<(Place, Vec<u8>)>;
+
 impl Signed {
-    fn claim(&self, headers: &HeaderMap) -> Result<Claim, Refusal> {
+    fn claim(&self, seen: Seen<'_>) -> Result<Claim, Refusal> {
+        self.check_required(seen)?;
         let mut budget = CLAIM_BYTES_MAX;
-        let mut sources = Vec::with_capacity(self.sources.len());
-        for (name, shown) in &self.sources {
-            if let Some(value) = single(headers, name)? {
-                budget = budget.checked_sub(value.len()).ok_or(Refusal::SignatureMalformed)?;
-                sources.push((value, shown));
-            }
-        }
-        if sources.is_empty() {
-            return Err(Refusal::SignatureMissing);
-        }
         let mut claim = Claim::empty();
-        for (part, bound) in self.content.parts() {
-            let value = self.part_value(part, headers, sources[0].0)?;
-            budget = budget.checked_sub(value.len()).ok_or(Refusal::FieldMalformed)?;
-            match part {
-                Part::Timestamp => claim.timestamp = Some(self.stamp(value, bound)?),
-                Part::Id => claim.id = Some(token(value, bound)?),
-                Part::Nonce => claim.nonce = Some(token(value, bound)?),
-                Part::Header(name) => claim.headers.push((name.clone(), visible(value, bound)?)),
+        let mut own = Own::new();
+        if !self.place.is_in_body() {
+            let mut texts: Vec<(Cow<'_, [u8]>, &Arc<str>)> = Vec::with_capacity(self.sources.len());
+            for (place, shown) in &self.sources {
+                if let Some(value) = in_head(place, &seen)? {
+                    budget = budget.checked_sub(value.len()).ok_or(Refusal::SignatureMalformed)?;
+                    texts.push((value, shown));
+                }
             }
+            own = self.read_signature(&texts, Some(&seen), &mut claim)?;
         }
-        // An id or nonce with a header of its own may be asked for by that header's name.
-        for (place, value) in [(&self.id, &claim.id), (&self.nonce, &claim.nonce)] {
-            if let (Some(Place::Header(name)), Some(value)) = (place, value)
-                && !claim.headers.iter().any(|(known, _)| known == name)
-            {
-                claim.headers.push((name.clone(), value.clone()));
-            }
-        }
-        claim.candidates = self.candidates(&sources)?;
+        self.read_head(seen, &own, budget, &mut claim)?;
         Ok(claim)
     }
 
-    /// Every well-formed signature of every header. What is malformed is skipped as long as another is left.
-    fn candidates(&self, sources: &[(&[u8], &std::sync::Arc<str>)]) -> Result<Vec<Candidate>, Refusal> {
-        let mut texts = Vec::new();
-        for (value, shown) in sources {
-            match &self.grammar {
-                Grammar::Plain { prefix } => {
-                    texts.extend(value.strip_prefix(prefix.as_bytes()).map(|text| (text, *shown)));
-                }
-                Grammar::Fields { separator, signature, trim } => {
-                    for field in fields(value, *separator, *trim) {
-                        let (key, text) = field.ok_or(Refusal::SignatureMalformed)?;
-                        if key == signature.as_bytes() {
-                            texts.push((text, *shown));
-                        }
+    /// Reads what the head says besides signatures; `own` is what the signature's text said.
+    pub(super) fn read_head(
+        &self,
+        seen: Seen<'_>,
+        own: &Own,
+        mut budget: usize,
+        claim: &mut Claim,
+    ) -> Result<(), Refusal> {
+        if self.content.has(&Part::Url) || self.content.has(&Part::UrlNoQuery) {
+            let url = seen.url.ok_or(Refusal::FieldMissing)?;
+            claim.urls = url_forms(url, self.url_port);
+        }
+        self.read_named(claim, |place| {
+            if place.is_in_signature() {
+                return Ok((!self.place.is_in_body()).then(|| own_value(own, place)));
+            }
+            if place.is_in_body() {
+                Ok(None)
+            } else {
+                in_head(place, &seen).map(|value| Some(value.map(Cow::into_owned)))
+            }
+        })?;
+        for piece in self.content.pieces() {
+            let value = match piece {
+                Piece::Part { part: Part::At(place, _), bound } if !place.is_in_body() => {
+                    let value = in_head(place, &seen)?.ok_or(Refusal::FieldMissing)?;
+                    budget = budget.checked_sub(value.len()).ok_or(Refusal::FieldMalformed)?;
+                    let value = visible(&value, *bound)?;
+                    if let Place::Header(name) = place {
+                        claim.headers.push((name.clone(), value.clone()));
                     }
+                    Some(value)
                 }
-                Grammar::List { separator, prefix } => {
-                    let items = value.split(|byte| char::from(*byte) == *separator);
-                    texts.extend(items.filter_map(|item| Some((item.strip_prefix(prefix.as_bytes())?, *shown))));
-                }
-            }
+                Piece::Part { part: Part::Method, .. } => Some(seen.method.as_str().as_bytes().to_vec()),
+                _ => None,
+            };
+            claim.values.push(value);
         }
-        if texts.len() > CANDIDATES_MAX {
-            return Err(Refusal::TooManySignatures);
+        if let Some(hash) = self.body_hash.as_ref().filter(|hash| !hash.place.is_in_signature()) {
+            claim.body_hash = match in_head(&hash.place, &seen)? {
+                Some(text) => Some(hash.decode(&text)?),
+                None if hash.optional => None,
+                None => return Err(Refusal::BodyHashMismatch),
+            };
         }
-        let length = self.algorithm.mac_bytes();
-        let candidates: Vec<_> = texts
-            .into_iter()
-            .filter_map(|(text, shown)| {
-                Some(Candidate { bytes: self.encoding.decode(text, length)?, place: shown.clone() })
-            })
-            .collect();
-        if candidates.is_empty() { Err(Refusal::SignatureMalformed) } else { Ok(candidates) }
+        Ok(())
     }
 
-    fn part_value<'a>(&self, part: &Part, headers: &'a HeaderMap, source: &'a [u8]) -> Result<&'a [u8], Refusal> {
-        let (missing, repeated, place) = match part {
-            Part::Header(name) => return single(headers, name)?.ok_or(Refusal::FieldMissing),
-            Part::Timestamp => {
-                let place = self.timestamp.as_ref().map(|(place, _)| place);
-                (Refusal::TimestampMissing, Refusal::TimestampMalformed, place)
+    fn check_required(&self, seen: Seen<'_>) -> Result<(), Refusal> {
+        for (name, wanted) in &self.requires {
+            if single(seen.headers, name)?.is_none_or(|value| value != wanted.as_bytes()) {
+                return Err(Refusal::AlgorithmUnsupported);
             }
-            Part::Id => (Refusal::FieldMissing, Refusal::FieldMalformed, self.id.as_ref()),
-            Part::Nonce => (Refusal::FieldMissing, Refusal::FieldMalformed, self.nonce.as_ref()),
+        }
+        Ok(())
+    }
+
+    /// Reads the time, the id and the nonce. `value` gives what stands at a place: `None` if it cannot be known yet,
+    /// `Some(None)` if nothing stands there.
+    pub(super) fn read_named(
+        &self,
+        claim: &mut Claim,
+        value: impl Fn(&Place) -> Result<Option<Option<Vec<u8>>>, Refusal>,
+    ) -> Result<(), Refusal> {
+        if let Some((place, unit)) = &self.timestamp
+            && claim.stamp.is_none()
+            && let Some(text) = value(place).map_err(timestamp_error)?
+        {
+            let text = text.ok_or(Refusal::TimestampMissing)?;
+            claim.stamp = Some(stamp(&text, *unit)?);
+        }
+        for (place, part) in [(&self.id, Part::Id), (&self.nonce, Part::Nonce)] {
+            let Some(place) = place else { continue };
+            let known = if part == Part::Id { claim.id.is_some() } else { claim.nonce.is_some() };
+            if known {
+                continue;
+            }
+            let Some(text) = value(place)? else { continue };
+            let text = token(&text.ok_or(Refusal::FieldMissing)?, self.bound_of(&part))?;
+            // It may be asked for by its header's name, too.
+            if let Place::Header(name) = place
+                && !claim.headers.iter().any(|(known, _)| known == name)
+            {
+                claim.headers.push((name.clone(), text.clone()));
+            }
+            if part == Part::Id { claim.id = Some(text) } else { claim.nonce = Some(text) }
+        }
+        Ok(())
+    }
+
+    fn bound_of(&self, wanted: &Part) -> Bound {
+        let bounds = self.content.pieces().iter().filter_map(|piece| match piece {
+            Piece::Part { part, bound } if part == wanted => Some(*bound),
+            _ => None,
+        });
+        bounds.last().unwrap_or(Bound::Edge)
+    }
+}
+
+/// A time that stands twice is a malformed time.
+fn timestamp_error(error: Refusal) -> Refusal {
+    if error == Refusal::FieldMalformed { Refusal::TimestampMalformed } else { error }
+}
+
+/// The value at a place of the signature's own text.
+pub(super) fn own_value(own: &Own, wanted: &Place) -> Option<Vec<u8>> {
+    own.iter().find(|(place, _)| place == wanted).map(|(_, value)| value.clone())
+}
+
+/// The forms of a URL that may have been signed: as it is; tolerant also without its port, or with the default one.
+fn url_forms(url: &str, port: UrlPort) -> Vec<String> {
+    let mut forms = vec![url.to_owned()];
+    let split = url.split_once("://").filter(|_| port == UrlPort::Tolerant);
+    if let Some((scheme, rest)) = split {
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, behind) = rest.split_at(end);
+        let numbered =
+            authority.rsplit_once(':').filter(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+        let other = match (numbered, scheme) {
+            (Some((host, _)), _) => host.to_owned(),
+            (None, "http") => format!("{authority}:80"),
+            (None, _) => format!("{authority}:443"),
         };
-        match place.ok_or(missing)? {
-            Place::Header(name) => single(headers, name)?.ok_or(missing),
-            Place::Field(wanted) => {
-                let Grammar::Fields { separator, trim, .. } = &self.grammar else { return Err(missing) };
-                let mut found = None;
-                for field in fields(source, *separator, *trim) {
-                    let (key, value) = field.ok_or(Refusal::SignatureMalformed)?;
-                    if key == wanted.as_bytes() && found.replace(value).is_some() {
-                        return Err(repeated);
-                    }
-                }
-                found.ok_or(missing)
-            }
-        }
+        forms.push(format!("{scheme}://{other}{behind}"));
     }
-
-    fn stamp(&self, text: &[u8], bound: Bound) -> Result<Stamp, Refusal> {
-        let unit = self.timestamp.as_ref().map(|(_, unit)| *unit).ok_or(Refusal::TimestampMissing)?;
-        let fits = match bound {
-            Bound::FixedWidth => text.len() == unit.usual_digits(),
-            Bound::Without(_) | Bound::Edge => (1..=TIMESTAMP_DIGITS_MAX).contains(&text.len()),
-        };
-        let canonical = text.iter().all(u8::is_ascii_digit) && (text.len() == 1 || text.first() != Some(&b'0'));
-        if !fits || !canonical {
-            return Err(Refusal::TimestampMalformed);
-        }
-        // At most 19 digits and a factor of 10^9 stay far below 2^127.
-        let number = text.iter().fold(0_i128, |sum, digit| sum * 10 + i128::from(digit - b'0'));
-        Ok(Stamp { text: text.to_vec(), at_ns: number * unit.ns(), unit_ns: unit.ns() })
-    }
+    forms
 }
 
-/// The items of a field list; `None` for one that is no `key=value`.
-fn fields(value: &[u8], separator: char, trim: bool) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
-    value.split(move |byte| char::from(*byte) == separator).enumerate().map(move |(i, item)| {
-        let item = if trim && i > 0 { item.trim_ascii_start() } else { item };
-        let equals = item.iter().position(|byte| *byte == b'=')?;
-        Some((&item[..equals], &item[equals + 1..]))
-    })
+/// An id or a nonce.
+pub(super) fn token(value: &[u8], bound: Bound) -> Result<Vec<u8>, Refusal> {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_:=+/-.~@|".contains(byte);
+    delimited(value, bound, PART_BYTES_MAX, allowed)
 }
 
-/// The value of a header that stands at most once: "first wins" would let a second one be the forwarded one.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        return Err(Refusal::HeaderRepeated);
-    }
-    Ok(first.map(http::HeaderValue::as_bytes))
-}
-
-fn token(value: &[u8], bound: Bound) -> Result<Vec<u8>, Refusal> {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_:=+/-".contains(byte);
-    delimited(value, bound, allowed)
-}
-
+/// The value of a signed header or parameter.
 fn visible(value: &[u8], bound: Bound) -> Result<Vec<u8>, Refusal> {
-    delimited(value, bound, |byte| byte.is_ascii_graphic() || *byte == b' ')
+    delimited(value, bound, PART_BYTES_MAX, |byte| byte.is_ascii_graphic() || *byte == b' ')
 }
 
-fn delimited(value: &[u8], bound: Bound, allowed: impl Fn(&u8) -> bool) -> Result<Vec<u8>, Refusal> {
+/// A value out of the body: any text.
+pub(super) fn inside(value: &[u8], bound: Bound) -> Result<Vec<u8>, Refusal> {
+    if value.is_empty() { Ok(Vec::new()) } else { delimited(value, bound, value.len(), |_| true) }
+}
+
+fn delimited(value: &[u8], bound: Bound, most: usize, allowed: impl Fn(&u8) -> bool) -> Result<Vec<u8>, Refusal> {
     let separator = match bound {
         Bound::Without(byte) => Some(byte),
-        Bound::FixedWidth | Bound::Edge => None,
+        Bound::FixedForm | Bound::Edge | Bound::Loose => None,
     };
-    let fits = (1..=PART_BYTES_MAX).contains(&value.len())
-        && value.iter().all(|byte| allowed(byte) && Some(*byte) != separator);
+    let fits = (1..=most).contains(&value.len()) && value.iter().all(|byte| allowed(byte) && Some(*byte) != separator);
     if fits { Ok(value.to_vec()) } else { Err(Refusal::FieldMalformed) }
 }
 
@@ -230,6 +250,8 @@ fn credential(place: &CredentialPlace, seen: Seen<'_>) -> Result<Vec<u8>, Refusa
         CredentialPlace::Header(name) => single(seen.headers, name)?.map(<[u8]>::to_vec),
         CredentialPlace::Basic => single(seen.headers, &AUTHORIZATION)?.and_then(basic),
         CredentialPlace::Token => seen.token.map(|token| token.as_bytes().to_vec()),
+        CredentialPlace::Query(key) => in_head(&Place::Query(key.clone()), &seen)?.map(Cow::into_owned),
+        CredentialPlace::Json(_) => None,
     };
     match value {
         Some(bytes) if bytes.len() > CLAIM_BYTES_MAX => Err(Refusal::CredentialMismatch),
@@ -247,15 +269,9 @@ fn basic(value: &[u8]) -> Option<Vec<u8>> {
     Base64::decode_vec(std::str::from_utf8(text).ok()?).ok()
 }
 
-fn as_ns(duration: Duration) -> i128 {
-    i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX)
-}
-
-pub(super) fn as_duration(ns: i128) -> Duration {
-    const NS_PER_S: i128 = 1_000_000_000;
-    let ns = ns.max(0);
-    match (u64::try_from(ns / NS_PER_S), u32::try_from(ns % NS_PER_S)) {
-        (Ok(seconds), Ok(rest)) => Duration::new(seconds, rest),
-        _ => Duration::MAX,
+impl Tolerance {
+    pub(super) fn ns(self) -> (i128, i128) {
+        let ns = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX / 4);
+        (ns(self.past), ns(self.future))
     }
 }

@@ -1,10 +1,12 @@
 //! How a signature is written. Decoding is exact: one text per signature, so that nobody can alter a signature
 //! and have it still count.
 
+use std::ops::RangeInclusive;
+
 use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
 
-/// The longest MAC there is, in bytes.
-pub(super) const MAC_BYTES_MAX: usize = 64;
+/// The longest signature there is, in bytes: RSA with 8192 bits.
+pub(super) const SIGNATURE_BYTES_MAX: usize = 1024;
 
 /// How the bytes of a signature are written as text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,17 +30,22 @@ impl Encoding {
         ("base64url", Self::Base64Url),
     ];
 
-    /// Exactly `length` bytes, or `None`.
-    pub(super) fn decode(self, text: &[u8], length: usize) -> Option<Vec<u8>> {
-        debug_assert!(length <= MAC_BYTES_MAX);
-        let mut buffer = [0; MAC_BYTES_MAX];
+    /// The bytes, if their number is in this range.
+    pub(super) fn decode(self, text: &[u8], lengths: RangeInclusive<usize>) -> Option<Vec<u8>> {
+        debug_assert!(*lengths.end() <= SIGNATURE_BYTES_MAX);
+        let mut buffer = [0; SIGNATURE_BYTES_MAX];
         let bytes = match self {
             Self::Hex => decode_hex(text, false)?,
             Self::HexAnyCase => decode_hex(text, true)?,
             Self::Base64 => Base64::decode(text, &mut buffer).ok()?.to_vec(),
             Self::Base64Url => Base64UrlUnpadded::decode(text, &mut buffer).ok()?.to_vec(),
         };
-        (bytes.len() == length).then_some(bytes)
+        lengths.contains(&bytes.len()).then_some(bytes)
+    }
+
+    /// The name that it has in a preset.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, encoding)| *encoding == self).map_or("", |(name, _)| name)
     }
 
     pub(super) fn encode(self, bytes: &[u8]) -> String {
@@ -79,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_signature_has_exactly_one_writing() {
-        let accepted = |encoding: Encoding, text: &str, length| encoding.decode(text.as_bytes(), length).is_some();
+        let accepted =
+            |encoding: Encoding, text: &str, length| encoding.decode(text.as_bytes(), length..=length).is_some();
         assert!(accepted(Encoding::Hex, "00ff", 2));
         for wrong in ["00FF", "00f", "0 ff", "00ff ", "0xff", "00fg", "", "00ff00"] {
             assert!(!accepted(Encoding::Hex, wrong, 2), "{wrong}");
@@ -98,16 +106,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_decodes(bytes in prop::collection::vec(any::<u8>(), 0..=MAC_BYTES_MAX)) {
+        fn what_is_encoded_decodes(bytes in prop::collection::vec(any::<u8>(), 0..=64)) {
             for (_, encoding) in Encoding::ALL {
-                prop_assert_eq!(encoding.decode(encoding.encode(&bytes).as_bytes(), bytes.len()), Some(bytes.clone()));
+                prop_assert_eq!(encoding.decode(encoding.encode(&bytes).as_bytes(), bytes.len()..=bytes.len()), Some(bytes.clone()));
             }
         }
         #[test]
         fn what_decodes_is_what_would_be_encoded(text in "[A-Za-z0-9+/_=-]{0,90}") {
             for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64Url] {
-                for length in 0..=MAC_BYTES_MAX {
-                    if let Some(bytes) = encoding.decode(text.as_bytes(), length) {
+                for length in 0..=64 {
+                    if let Some(bytes) = encoding.decode(text.as_bytes(), length..=length) {
                         prop_assert_eq!(encoding.encode(&bytes), text.clone());
                     }
                 }

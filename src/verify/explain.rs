@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Claim, Freshness, Keyring, Proof, Refusal, Scheme, Seen, Tolerance, claim::as_duration};
+use super::{Claim, Freshness, Keyring, Proof, Refusal, Scheme, Seen, Stamp, Tolerance, time::as_duration};
 use crate::time::Wall;
 
 /// What became of one request, step by step. Holds no secret and no expected signature.
@@ -80,24 +80,31 @@ impl Scheme {
                 };
             }
         };
-        let trials = self.trials(&claim, keyring, body, now);
+        let (trials, places) = self.trials(&claim, keyring, body, now).unwrap_or_default();
         let tried = keyring.keys().iter().zip(trials).flat_map(|(key, (live, matches))| {
             let of_signature =
                 move |(signature, matches)| Tried { secret_id: key.id.clone(), live, signature, matches };
             matches.into_iter().enumerate().map(of_signature)
         });
         let (mut signed_content, mut signed_bytes) = (Vec::new(), 0);
-        for segment in self.as_signed().iter().flat_map(|signed| signed.content.segments(&claim, body)) {
+        let content = self.as_signed().and_then(|signed| signed.content(&claim, body).ok());
+        for segment in content.iter().flat_map(|content| content.segments(0, b"")) {
             let room = preview_bytes - signed_content.len();
             signed_content.extend_from_slice(&segment[..segment.len().min(room)]);
             signed_bytes += segment.len();
         }
+        // The time may stand in the body.
+        let stamp = content.as_ref().and_then(|content| content.claim.stamp.clone()).or_else(|| claim.stamp.clone());
         Explanation {
             scheme: self.name(),
-            places: claim.candidates.iter().map(|candidate| candidate.place.clone()).collect(),
-            timestamp: claim.timestamp(),
-            skew: claim.age_ns(now).map(|age_ns| (as_duration(age_ns.abs()), age_ns >= 0)),
-            freshness: tolerance.map_or(Freshness::Untimed, |tolerance| claim.freshness(now, tolerance)),
+            places,
+            timestamp: stamp.as_ref().map(Stamp::signed_at),
+            skew: stamp.as_ref().map(|stamp| {
+                let age_ns = stamp.rounded(now) - stamp.at_ns;
+                (as_duration(age_ns.abs()), age_ns >= 0)
+            }),
+            // What a token says of its time counts without leeway, too.
+            freshness: stamp.map_or(Freshness::Untimed, |stamp| stamp.freshness(now, tolerance.unwrap_or_default())),
             tried: tried.collect(),
             signed_content,
             signed_bytes,

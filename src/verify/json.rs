@@ -60,6 +60,26 @@ pub fn scalar(body: &[u8], pointer: &str) -> Option<Scalar> {
     }
 }
 
+/// The string, number or boolean at a JSON pointer as text, a number as it was written: `Ok(None)` where nothing, or null,
+/// stands; `Err` if the body is no JSON, does not say unambiguously, or has a list or an object there.
+pub fn text<'a>(body: &'a [u8], pointer: &str) -> Result<Option<Cow<'a, str>>, Ambiguous> {
+    let document = std::str::from_utf8(body).map_err(|_| Ambiguous)?;
+    match find(document, &steps(pointer).ok_or(Ambiguous)?) {
+        Found::Value(raw) => match raw.get().as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<Text<'a>>(raw.get()).map(|text| Some(text.0)).map_err(|_| Ambiguous),
+            Some(b'n') => Ok(None),
+            Some(b'{' | b'[') | None => Err(Ambiguous),
+            Some(_) => Ok(Some(Cow::Borrowed(raw.get()))),
+        },
+        Found::Absent => Ok(None),
+        Found::Unusable => Err(Ambiguous),
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Where in a body the value at a JSON pointer stands: `Ok(None)` if there is none, `Err` if the body is no JSON or does
 /// not say unambiguously.
 pub fn locate(body: &[u8], pointer: &str) -> Result<Option<Range<usize>>, Ambiguous> {

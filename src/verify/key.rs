@@ -6,8 +6,9 @@ use http::HeaderName;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Proof, Tolerance,
+    Place, Proof, Tolerance,
     json::{self, Scalar},
+    place::BodyReader,
 };
 use crate::time::Wall;
 
@@ -66,6 +67,10 @@ pub enum KeyPart {
     Json(String),
     /// A header inside the signed content.
     Header(HeaderName),
+    /// A field of a signed form.
+    Form(String),
+    /// A claim of a token.
+    Claim(String),
 }
 
 /// How a source derives keys.
@@ -93,14 +98,14 @@ const LIFE_MARGIN: Duration = Duration::from_hours(1);
 impl KeyPlan {
     /// The keys of a verified body. `now` is the wall clock, which the signed time is compared with.
     pub fn keys(&self, proof: &Proof, body: &[u8], now: Wall) -> Keys {
-        let body_digest: [u8; 32] = Sha256::digest(body).into();
+        let body_digest = proof.body;
         let life = self.replay_life(proof, now);
         let lived = |key| Lived { key, lives: life };
         let replay = proof.signed.map(|digest| lived(derive("replay", &self.replay_scope, [(b'd', &digest[..])])));
         let nonce = proof.nonce.as_ref().map(|nonce| lived(derive("nonce", &self.scope, [(b'v', nonce.as_slice())])));
         let (event, fell_back) = self.event_key(proof, body, &body_digest);
         let event = event.map(|key| Lived { key, lives: self.event_horizon.min(LIFE_MAX) });
-        Keys { body: body_digest, replay, nonce, event, timed: proof.timestamp.is_some(), fell_back }
+        Keys { body: body_digest, replay, nonce, event, timed: proof.stamp.is_some(), fell_back }
     }
 
     /// Key and content digest of each item of the list at `each`, in order: `None` for an item whose key cannot
@@ -119,6 +124,8 @@ impl KeyPlan {
         let tags: &[u8] = match parts.as_slice() {
             [KeyPart::Json(_)] => b"sn",
             [KeyPart::Header(_)] => b"h",
+            [KeyPart::Form(_)] => b"f",
+            [KeyPart::Claim(_)] => b"c",
             _ => return None,
         };
         Some(tags.iter().map(|tag| derive("event", &self.scope, [(*tag, id.as_bytes())])).collect())
@@ -126,7 +133,9 @@ impl KeyPlan {
 
     /// Until the signed time is stale for good plus a margin, and never shorter than two whole windows.
     fn replay_life(&self, proof: &Proof, now: Wall) -> Duration {
-        let Some(at) = proof.timestamp else { return self.untimed_horizon.min(LIFE_MAX) };
+        let Some(at) = proof.stamp.as_ref().map(super::Stamp::fresh_until) else {
+            return self.untimed_horizon.min(LIFE_MAX);
+        };
         let Tolerance { past, future } = self.tolerance;
         let ahead_ns = u64::try_from(at.unix_ns().saturating_sub(now.unix_ns()));
         let behind_ns = u64::try_from(now.unix_ns().saturating_sub(at.unix_ns()));
@@ -139,7 +148,7 @@ impl KeyPlan {
     }
 
     fn event_key(&self, proof: &Proof, body: &[u8], body_digest: &[u8; 32]) -> (Option<Key>, bool) {
-        let of_body = || proof.covers_body.then(|| derive("event", &self.scope, [(b'd', &body_digest[..])]));
+        let of_body = || Some(derive("event", &self.scope, [(b'd', &body_digest[..])]));
         let parts = match &self.event_key {
             EventKey::None => return (None, false),
             EventKey::Body => return (of_body(), false),
@@ -158,14 +167,23 @@ impl KeyPlan {
 
 impl KeyPart {
     /// The value with a letter for where it is from; `None` if it cannot be read unambiguously from what is signed.
+    ///
+    /// That the part is signed was checked when the event key was configured.
     fn read(&self, proof: &Proof, body: &[u8]) -> Option<(u8, Vec<u8>)> {
         match self {
-            Self::Json(pointer) if proof.covers_body => {
+            Self::Json(pointer) => {
                 let scalar = json::scalar(body, pointer)?;
                 let (tag, value) = scalar.tagged();
                 Some((tag, value.to_vec()))
             }
-            Self::Json(_) => None,
+            Self::Form(key) => {
+                let value = BodyReader::new(body).value(&Place::Form(key.clone())).ok().flatten()?;
+                (!value.is_empty()).then(|| (b'f', value.into_owned()))
+            }
+            Self::Claim(name) => {
+                let value = proof.token.as_ref()?.claim(name)?;
+                (!value.is_empty()).then(|| (b'c', value.into_bytes()))
+            }
             Self::Header(wanted) => {
                 let (_, value) = proof.headers.iter().find(|(name, _)| name == wanted)?;
                 (!value.is_empty()).then(|| (b'h', value.clone()))

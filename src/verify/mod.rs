@@ -7,36 +7,56 @@
 //!
 //! No provider is named here: providers are data, in `crate::preset`.
 
+mod algorithm;
 mod check;
 mod claim;
+mod content;
+mod describe;
 mod encoding;
 mod explain;
 pub mod json;
+mod jwt;
 pub mod key;
 pub mod keyring;
+mod place;
+pub mod public;
 pub mod scheme;
 mod sign;
+mod signature;
+mod spec;
 mod template;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::time::Wall;
 
+pub use algorithm::{Algorithm, KeyKind};
 pub use claim::CANDIDATES_MAX;
 pub use encoding::{Encoding, encode_hex};
 pub use explain::{Explanation, Tried};
 pub use key::{EventKey, Key, KeyPart, KeyPlan, Keys, Lived};
-pub use keyring::{KeyError, KeyFormat, Keyring, SecretKey};
-pub use scheme::{Algorithm, CredentialPlace, Description, Grammar, Place, Scheme, SignedSpec, SpecError, TimeUnit};
-pub use sign::{SignRequest, Signature};
+pub use keyring::{KeyError, KeyFormat, Keyring, SecretKey, mac_once};
+pub use place::{Place, form_value};
+pub use scheme::{
+    BodyHash, CredentialPlace, Description, Grammar, JwtSpec, Scheme, SignaturePlace, SignedSpec, SpecError, TimeUnit,
+    UrlPort, Whom,
+};
+pub use sign::{SignError, SignRequest, Signature, SigningKey};
 
 /// What a request shows before its body. `Debug` shows the names of the headers only.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The URL as the provider knows it, with the query; where schemes sign it.
+    pub url: Option<&'a str>,
+    /// The query as received, without its `?`.
+    pub query: Option<&'a str>,
     /// The headers as received.
     pub headers: &'a HeaderMap,
     /// The secret segment of the path, where the source's path has one.
@@ -49,32 +69,46 @@ impl fmt::Debug for Seen<'_> {
     }
 }
 
-/// What the headers assert, unproven: strictly parsed, bounded, decoded.
+/// What the head asserts, unproven: strictly parsed, bounded, decoded.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    pub(crate) timestamp: Option<Stamp>,
-    pub(crate) id: Option<Vec<u8>>,
-    pub(crate) nonce: Option<Vec<u8>>,
+    stamp: Option<Stamp>,
+    id: Option<Vec<u8>>,
+    nonce: Option<Vec<u8>>,
     /// Values of signed headers, that of the id or nonce included.
-    pub(crate) headers: Vec<(HeaderName, Vec<u8>)>,
-    pub(crate) candidates: Vec<Candidate>,
+    headers: Vec<(HeaderName, Vec<u8>)>,
+    /// For each piece of the signed content what the head says, where it does.
+    values: Vec<Option<Vec<u8>>>,
+    candidates: Vec<Candidate>,
+    /// The forms of the URL that may have been signed.
+    urls: Vec<String>,
+    token: Option<jwt::Token>,
+    /// The digest of the body that came along.
+    body_hash: Option<[u8; 32]>,
 }
 
 /// A signed time: its text goes into the MAC, its value is compared with the clock.
 #[derive(Clone, Debug)]
-pub(crate) struct Stamp {
-    pub(crate) text: Vec<u8>,
-    pub(crate) at_ns: i128,
+struct Stamp {
+    text: Vec<u8>,
+    /// When it was signed, as far as that is said.
+    at_ns: i128,
+    /// It counts from here, if that is said.
+    from_ns: Option<i128>,
+    /// And until here.
+    until_ns: Option<i128>,
     /// The clock is rounded down to this unit before it is compared, so that the bounds are exact.
-    pub(crate) unit_ns: i128,
+    unit_ns: i128,
+    /// It has as many digits as every time from 2001 to 2286.
+    is_usual: bool,
 }
 
 /// One signature, or one credential, that the request offers. `Debug` shows where, not what.
 #[derive(Clone)]
-pub(crate) struct Candidate {
-    pub(crate) bytes: Vec<u8>,
+struct Candidate {
+    bytes: Vec<u8>,
     /// Where it was: for logs and `verify`.
-    pub(crate) place: Arc<str>,
+    place: Arc<str>,
 }
 
 impl fmt::Debug for Candidate {
@@ -84,7 +118,7 @@ impl fmt::Debug for Candidate {
 }
 
 /// How far a timestamp may be from our clock; always two values.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tolerance {
     /// How old it may be.
     pub past: Duration,
@@ -124,6 +158,12 @@ pub enum Refusal {
     FieldMissing,
     /// The id or nonce has characters, or a length, that could be confused with the rest of the signed content.
     FieldMalformed,
+    /// A header that must say which algorithm or version was used says another, or a token does.
+    AlgorithmUnsupported,
+    /// A token that is for another endpoint, or from another issuer.
+    ClaimMismatch,
+    /// The signature matches, and the digest of the body that it covers does not.
+    BodyHashMismatch,
     /// No live secret explains any signature.
     SignatureMismatch,
     /// No secret is live now.
@@ -146,6 +186,9 @@ impl Refusal {
             Self::TimestampMalformed => "timestamp_malformed",
             Self::FieldMissing => "field_missing",
             Self::FieldMalformed => "field_malformed",
+            Self::AlgorithmUnsupported => "algorithm_unsupported",
+            Self::ClaimMismatch => "claim_mismatch",
+            Self::BodyHashMismatch => "body_hash_mismatch",
             Self::SignatureMismatch => "signature_mismatch",
             Self::NoLiveSecret => "no_live_secret",
             Self::CredentialMissing => "credential_missing",
@@ -167,21 +210,31 @@ impl fmt::Display for Refusal {
 /// The evidence that a body is what its provider sent. Made by [`Scheme::verify`] only.
 #[derive(Clone, Debug)]
 pub struct Proof {
-    pub(crate) signed: Option<[u8; 32]>,
-    pub(crate) timestamp: Option<Wall>,
-    pub(crate) nonce: Option<Vec<u8>>,
+    signed: Option<[u8; 32]>,
+    stamp: Option<Stamp>,
+    nonce: Option<Vec<u8>>,
     /// Signed headers, that of the id or nonce included.
-    pub(crate) headers: Vec<(HeaderName, Vec<u8>)>,
-    pub(crate) covers_body: bool,
-    pub(crate) scheme: Arc<str>,
-    pub(crate) secret_id: Arc<str>,
-    pub(crate) place: Arc<str>,
+    headers: Vec<(HeaderName, Vec<u8>)>,
+    token: Option<jwt::Token>,
+    /// SHA-256 of the body.
+    body: [u8; 32],
+    scheme: Arc<str>,
+    secret_id: Arc<str>,
+    place: Arc<str>,
 }
 
 impl Proof {
-    /// The signed time.
+    /// The signed time, as far as that is said.
     pub fn timestamp(&self) -> Option<Wall> {
-        self.timestamp
+        self.stamp.as_ref().map(Stamp::signed_at)
+    }
+    /// Whether a time out of tolerance may be held for an operator; see [`Claim::may_be_held`].
+    pub fn may_be_held(&self) -> bool {
+        self.stamp.as_ref().is_none_or(|stamp| stamp.is_usual)
+    }
+    /// How the signed time relates to the clock: known here where it stands in the body.
+    pub fn freshness(&self, now: Wall, tolerance: Tolerance) -> Freshness {
+        self.stamp.as_ref().map_or(Freshness::Untimed, |stamp| stamp.freshness(now, tolerance))
     }
     /// The name of the scheme, such as `hmac-sha256`, `credential` or `none`.
     pub fn scheme(&self) -> &Arc<str> {
@@ -195,15 +248,17 @@ impl Proof {
     pub fn place(&self) -> &Arc<str> {
         &self.place
     }
-    /// A proof that nothing was held against, for tests of what comes after verification.
+    /// A proof of this body that nothing was held against, for tests of what comes after verification.
     #[cfg(test)]
-    pub(crate) fn for_test() -> Self {
+    pub(crate) fn for_test(body: &[u8]) -> Self {
+        use sha2::Digest as _;
         Self {
             signed: None,
-            timestamp: None,
+            stamp: None,
             nonce: None,
             headers: Vec::new(),
-            covers_body: true,
+            token: None,
+            body: sha2::Sha256::digest(body).into(),
             scheme: Arc::from("none"),
             secret_id: Arc::from("none"),
             place: Arc::from("none"),

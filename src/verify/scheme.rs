@@ -4,7 +4,11 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderName, header::AUTHORIZATION};
 
+pub use super::spec::{
+    BodyHash, Description, Grammar, JwtSpec, SignaturePlace, SignedSpec, SpecError, TimeUnit, UrlPort, Whom,
+};
 use super::{
+    Algorithm, KeyKind, Place,
     encoding::Encoding,
     template::{Part, Template},
 };
@@ -21,138 +25,23 @@ pub(super) enum Kind {
 }
 
 /// A signed scheme whose parts fit together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Signed {
-    /// Where signatures stand, each with its name as shown.
-    pub(super) sources: Vec<(HeaderName, Arc<str>)>,
+    pub(super) place: SignaturePlace,
+    /// Where signatures stand, each with its name as shown: of several headers, all of them.
+    pub(super) sources: Vec<(Place, Arc<str>)>,
     pub(super) grammar: Grammar,
     pub(super) encoding: Encoding,
-    pub(super) algorithm: Algorithm,
+    /// The algorithm, or those that a token may name.
+    pub(super) algorithms: Vec<Algorithm>,
     pub(super) content: Template,
     pub(super) content_text: String,
     pub(super) timestamp: Option<(Place, TimeUnit)>,
     pub(super) id: Option<Place>,
     pub(super) nonce: Option<Place>,
-}
-
-/// What a signed scheme is made of, before it is checked by [`Scheme::signed`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SignedSpec {
-    /// The headers that may carry signatures, in order; each stands at most once. Every one is tried.
-    pub headers: Vec<HeaderName>,
-    /// How a header holds its signatures.
-    pub grammar: Grammar,
-    /// How a signature is written.
-    pub encoding: Encoding,
-    /// How it is computed.
-    pub algorithm: Algorithm,
-    /// The signed content: literals with `{body}`, `{timestamp}`, `{id}`, `{nonce}`, `{header:NAME}`.
-    pub content: String,
-    /// Where the signed time stands, and its unit.
-    pub timestamp: Option<(Place, TimeUnit)>,
-    /// Where the signed id stands.
-    pub id: Option<Place>,
-    /// Where the signed nonce stands.
-    pub nonce: Option<Place>,
-}
-
-/// How a header holds signatures.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Grammar {
-    /// One signature behind a fixed prefix: `sha256=<signature>`.
-    Plain {
-        /// May be empty.
-        prefix: String,
-    },
-    /// `key=value` items: `t=<time>,v1=<signature>,v1=<signature>`. Keys that the scheme does not use are ignored.
-    Fields {
-        /// Between items.
-        separator: char,
-        /// The key of a signature; it may repeat.
-        signature: String,
-        /// Whether spaces may follow a separator.
-        trim: bool,
-    },
-    /// Signatures behind a prefix each: `v1,<signature> v1,<signature>`. Items with another prefix are ignored.
-    List {
-        /// Between items.
-        separator: char,
-        /// Before each signature.
-        prefix: String,
-    },
-}
-
-/// How a signature is computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Algorithm {
-    /// HMAC with SHA-256.
-    HmacSha256,
-    /// HMAC with SHA-512.
-    HmacSha512,
-}
-
-impl Algorithm {
-    /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 2] = [("hmac-sha256", Self::HmacSha256), ("hmac-sha512", Self::HmacSha512)];
-    /// The stable name: in presets, logs and `hookward-verified`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::HmacSha256 => "hmac-sha256",
-            Self::HmacSha512 => "hmac-sha512",
-        }
-    }
-    /// Length of a signature in bytes.
-    pub const fn mac_bytes(self) -> usize {
-        match self {
-            Self::HmacSha256 => 32,
-            Self::HmacSha512 => 64,
-        }
-    }
-}
-
-/// Where a signed value stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// In a header of its own.
-    Header(HeaderName),
-    /// In a field of the signature header ([`Grammar::Fields`]).
-    Field(String),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name) => write!(f, "{name}"),
-            Self::Field(key) => write!(f, "field {key}"),
-        }
-    }
-}
-
-/// The unit of a timestamp; never guessed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimeUnit {
-    /// Seconds since 1970.
-    Seconds,
-    /// Milliseconds since 1970.
-    Milliseconds,
-}
-
-impl TimeUnit {
-    /// All of them, by the name they have in a preset.
-    pub const ALL: [(&'static str, Self); 2] = [("s", Self::Seconds), ("ms", Self::Milliseconds)];
-    pub(super) const fn ns(self) -> i128 {
-        match self {
-            Self::Seconds => 1_000_000_000,
-            Self::Milliseconds => 1_000_000,
-        }
-    }
-    /// Digits of every time from 2001 to 2286.
-    pub(super) const fn usual_digits(self) -> usize {
-        match self {
-            Self::Seconds => 10,
-            Self::Milliseconds => 13,
-        }
-    }
+    pub(super) requires: Vec<(HeaderName, String)>,
+    pub(super) body_hash: Option<BodyHash>,
+    pub(super) url_port: UrlPort,
 }
 
 /// Where an unsigned provider shows a secret.
@@ -164,17 +53,39 @@ pub enum CredentialPlace {
     Basic,
     /// The `{token}` segment of the source's path.
     Token,
+    /// A parameter of the query.
+    Query(String),
+    /// A string at a JSON pointer into the body; with `*` in it, of every item of a list, which has one at least.
+    Json(String),
 }
 
 impl CredentialPlace {
-    /// From `token`, `basic` or `header:NAME`, as written in a configuration.
+    /// From `token`, `basic`, `header:NAME`, `query:NAME` or `json:/POINTER`, as written in a configuration.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "token" => Some(Self::Token),
             "basic" => Some(Self::Basic),
-            _ => HeaderName::from_bytes(text.strip_prefix("header:")?.as_bytes()).ok().map(Self::Header),
+            _ => match text.split_once(':')? {
+                ("header", name) => HeaderName::from_bytes(name.as_bytes()).ok().map(Self::Header),
+                ("query", name) if !name.is_empty() => Some(Self::Query(name.to_owned())),
+                ("json", pointer) => {
+                    let (each, key) = split_star(pointer).unwrap_or((pointer, "/"));
+                    let valid = super::json::is_pointer(each) && super::json::is_pointer(key);
+                    valid.then(|| Self::Json(pointer.to_owned()))
+                }
+                _ => None,
+            },
         }
     }
+    /// Whether the body is needed to read it.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self, Self::Json(_))
+    }
+}
+
+/// `/value/*/state` is `/state` of every item of `/value`.
+pub(super) fn split_star(pointer: &str) -> Option<(&str, &str)> {
+    pointer.split_once("/*")
 }
 
 impl fmt::Display for CredentialPlace {
@@ -183,55 +94,42 @@ impl fmt::Display for CredentialPlace {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Basic => f.write_str("basic"),
             Self::Token => f.write_str("token"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Json(pointer) => write!(f, "json:{pointer}"),
         }
     }
 }
 
-/// Why the parts of a signed scheme do not fit together.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct SpecError {
-    /// Which part: `headers`, `grammar`, `content`, `timestamp`, `id` or `nonce`.
-    pub part: &'static str,
-    /// What is wrong: a fragment.
-    pub message: String,
-    /// What to do.
-    pub help: &'static str,
-}
-
-const HEADERS_MAX: usize = 4;
-const SEPARATORS: &str = ",; &|";
-
 impl Scheme {
-    /// A scheme with signatures. Checks that whatever it accepts can be taken apart in one way only.
+    /// A scheme with signatures. Checks that whatever it accepts can be taken apart in one way only, or that it says
+    /// that it cannot.
     pub fn signed(spec: SignedSpec) -> Result<Self, SpecError> {
-        check_headers(&spec)?;
-        check_grammar(&spec)?;
-        let content = Template::parse(&spec.content).map_err(|message| SpecError {
-            part: "content",
-            message,
-            help: "write literals and {body}, {timestamp}, {id}, {nonce}, {header:NAME}, with a separator such as `.` between them",
-        })?;
-        check_places(&spec, &content)?;
+        let (content, algorithms) = spec.check()?;
         Ok(Self(Kind::Signed(Arc::new(Signed {
-            sources: spec.headers.into_iter().map(|name| (name.clone(), Arc::from(name.as_str()))).collect(),
+            sources: spec.place.sources(),
+            place: spec.place,
             grammar: spec.grammar,
             encoding: spec.encoding,
-            algorithm: spec.algorithm,
+            algorithms,
             content,
             content_text: spec.content,
             timestamp: spec.timestamp,
             id: spec.id,
             nonce: spec.nonce,
+            requires: spec.requires,
+            body_hash: spec.body_hash,
+            url_port: spec.url_port,
         }))))
     }
     /// A scheme without signatures: whoever shows the secret is believed.
     pub fn credential(place: CredentialPlace) -> Self {
-        let shown = Arc::from(match &place {
-            CredentialPlace::Header(name) => name.as_str(),
-            CredentialPlace::Basic => AUTHORIZATION.as_str(),
-            CredentialPlace::Token => "path token",
-        });
+        let shown = match &place {
+            CredentialPlace::Header(name) => Arc::from(name.as_str()),
+            CredentialPlace::Basic => Arc::from(AUTHORIZATION.as_str()),
+            CredentialPlace::Token => Arc::from("path token"),
+            CredentialPlace::Query(name) => Arc::from(format!("query parameter {name}")),
+            CredentialPlace::Json(pointer) => Arc::from(format!("json {pointer}")),
+        };
         Self(Kind::Credential { place, shown })
     }
     /// No proof at all: everything is believed (`accept_unverified`, or another guard in front).
@@ -244,16 +142,54 @@ impl Scheme {
     }
     /// Whether a time is signed.
     pub fn is_timed(&self) -> bool {
-        self.as_signed().is_some_and(|signed| signed.timestamp.is_some())
+        self.as_signed().is_some_and(|signed| match &signed.grammar {
+            Grammar::Jwt { jwt, .. } => jwt.exp || jwt.max_age.is_some(),
+            _ => signed.timestamp.is_some(),
+        })
+    }
+    /// Whether the signed time is known only when the body is there.
+    pub fn is_timed_in_body(&self) -> bool {
+        self.as_signed().is_some_and(|signed| match &signed.timestamp {
+            Some((place, _)) => place.is_in_body() || (place.is_in_signature() && signed.place.is_in_body()),
+            None => false,
+        })
     }
     /// Whether a secret is needed.
     pub fn needs_secret(&self) -> bool {
         !matches!(self.0, Kind::Nothing)
     }
+    /// What kind of key it checks signatures with; `None` where nothing is signed.
+    pub fn key_kind(&self) -> Option<KeyKind> {
+        Some(self.as_signed()?.algorithms.first()?.key_kind())
+    }
+    /// Whether the URL is part of what is signed.
+    pub fn needs_url(&self) -> bool {
+        self.as_signed().is_some_and(|signed| {
+            signed.content.has(&Part::Url) || signed.content.has(&Part::UrlNoQuery) || signed.grammar.needs_url()
+        })
+    }
+    /// The parameters that it needs of a source.
+    pub fn params(&self) -> Vec<&str> {
+        let Some(signed) = self.as_signed() else { return Vec::new() };
+        let parts = signed.content.parts().filter_map(|part| match part {
+            Part::Param(name) => Some(name.as_str()),
+            _ => None,
+        });
+        parts.chain(signed.grammar.params()).collect()
+    }
+    /// Whether nobody can change the body without breaking the proof (or the scheme proves nothing at all).
+    pub fn covers_body(&self) -> bool {
+        self.as_signed().is_none_or(|signed| {
+            signed.content.covers_body() || signed.body_hash.as_ref().is_some_and(|hash| !hash.optional)
+        })
+    }
     /// The stable name: `hmac-sha256`, `credential`, `none`.
     pub fn name(&self) -> &'static str {
         match &self.0 {
-            Kind::Signed(signed) => signed.algorithm.name(),
+            Kind::Signed(signed) => match signed.grammar {
+                Grammar::Jwt { .. } => "jwt",
+                _ => signed.algorithms.first().map_or("", |algorithm| algorithm.name()),
+            },
             Kind::Credential { .. } => "credential",
             Kind::Nothing => "none",
         }
@@ -270,48 +206,41 @@ impl Scheme {
         match self.credential_place() {
             Some(CredentialPlace::Header(name)) => name == header,
             Some(CredentialPlace::Basic) => header == AUTHORIZATION,
-            Some(CredentialPlace::Token) | None => false,
+            Some(CredentialPlace::Token | CredentialPlace::Query(_) | CredentialPlace::Json(_)) => false,
+            None => {
+                // A token behind `Bearer ` is the proof and a credential at once.
+                *header == AUTHORIZATION && self.signs_with(header)
+            }
+        }
+    }
+    /// The parameter of the query that carried the credential: it is not forwarded.
+    pub fn consumed_query(&self) -> Option<&str> {
+        match self.credential_place() {
+            Some(CredentialPlace::Query(name)) => Some(name),
+            _ => None,
         }
     }
     /// Whether a header is inside the signed content, so that it may be part of a key.
     pub fn signs_header(&self, header: &HeaderName) -> bool {
-        self.as_signed().is_some_and(|signed| {
-            signed.content.has(&Part::Header(header.clone()))
-                || [&signed.id, &signed.nonce].into_iter().flatten().any(|p| *p == Place::Header(header.clone()))
-        })
+        self.signs(&Place::Header(header.clone()))
+    }
+    /// Whether the value at this place is inside the signed content, so that it may be part of a key.
+    pub fn signs(&self, place: &Place) -> bool {
+        let Some(signed) = self.as_signed() else { return !matches!(place, Place::Header(_) | Place::Claim(_)) };
+        let named = || [&signed.id, &signed.nonce].into_iter().flatten().any(|known| known == place);
+        match place {
+            Place::Json(_) | Place::Form(_) if self.covers_body() => true,
+            Place::Claim(_) => matches!(signed.grammar, Grammar::Jwt { .. }),
+            _ => signed.content.has_place(place) || named(),
+        }
     }
     /// Whether this header carries the proof: a signature, or the credential.
     pub fn signs_with(&self, header: &HeaderName) -> bool {
-        self.consumes(header)
-            || self.as_signed().is_some_and(|signed| signed.sources.iter().any(|(name, _)| name == header))
-    }
-    /// The headers that a signature stands in, and those that hold what is signed with it: for `providers`.
-    pub fn description(&self) -> Description {
-        let Some(signed) = self.as_signed() else { return Description::default() };
-        let grammar = match &signed.grammar {
-            Grammar::Plain { prefix } => format!("{prefix}<signature>"),
-            Grammar::Fields { separator, signature, .. } => {
-                let places = [signed.timestamp.as_ref().map(|(p, _)| p), signed.nonce.as_ref(), signed.id.as_ref()];
-                let fields = places.into_iter().flatten().filter_map(|place| match place {
-                    Place::Field(key) => Some(format!("{key}=…{separator}")),
-                    Place::Header(_) => None,
-                });
-                format!("{}{signature}=<signature>", fields.collect::<String>())
+        match &self.0 {
+            Kind::Signed(signed) => {
+                signed.sources.iter().any(|(place, _)| matches!(place, Place::Header(name) if name == header))
             }
-            Grammar::List { separator, prefix } => format!("{prefix}<signature>, several between '{separator}'"),
-        };
-        let encoding = Encoding::ALL.iter().find(|(_, e)| *e == signed.encoding).map_or("", |(name, _)| name);
-        Description {
-            headers: signed.sources.iter().map(|(name, _)| name.clone()).collect(),
-            grammar,
-            encoding: encoding.to_owned(),
-            content: signed.content_text.clone(),
-            timestamp: signed.timestamp.as_ref().map(|(place, unit)| {
-                let unit = if *unit == TimeUnit::Seconds { "seconds" } else { "milliseconds" };
-                format!("{place}, {unit} since 1970")
-            }),
-            id: signed.id.as_ref().map(ToString::to_string),
-            nonce: signed.nonce.as_ref().map(ToString::to_string),
+            _ => self.consumes(header),
         }
     }
     pub(super) fn as_signed(&self) -> Option<&Signed> {
@@ -322,135 +251,16 @@ impl Scheme {
     }
 }
 
-/// A signed scheme in words.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Description {
-    /// Where signatures stand.
-    pub headers: Vec<HeaderName>,
-    /// How a header holds them: `sha256=<signature>`.
-    pub grammar: String,
-    /// How a signature is written: `hex`, `base64`, …
-    pub encoding: String,
-    /// What is signed.
-    pub content: String,
-    /// Where the time stands, and its unit.
-    pub timestamp: Option<String>,
-    /// Where the id stands.
-    pub id: Option<String>,
-    /// Where the nonce stands.
-    pub nonce: Option<String>,
-}
-
-fn wrong<T>(part: &'static str, message: impl Into<String>, help: &'static str) -> Result<T, SpecError> {
-    Err(SpecError { part, message: message.into(), help })
-}
-
-fn check_headers(spec: &SignedSpec) -> Result<(), SpecError> {
-    if spec.headers.is_empty() || spec.headers.len() > HEADERS_MAX {
-        return wrong(
-            "headers",
-            "a signature stands in one to four headers",
-            "name the headers, in the order they are tried",
-        );
-    }
-    if (1..spec.headers.len()).any(|i| spec.headers[..i].contains(&spec.headers[i])) {
-        return wrong("headers", "a header is named twice", "name each header once");
-    }
-    Ok(())
-}
-
-fn check_grammar(spec: &SignedSpec) -> Result<(), SpecError> {
-    let visible = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    match &spec.grammar {
-        Grammar::Plain { prefix } if visible(prefix) => Ok(()),
-        Grammar::Fields { separator, signature, .. }
-            if SEPARATORS.contains(*separator) && visible(signature) && is_field_key(signature) =>
-        {
-            Ok(())
-        }
-        Grammar::List { separator, prefix }
-            if SEPARATORS.contains(*separator) && visible(prefix) && !prefix.contains(*separator) =>
-        {
-            Ok(())
-        }
-        _ => wrong(
-            "grammar",
-            "the grammar of the signature header can be read in two ways",
-            "a separator is one of `,` `;` space `&` `|`; a prefix or key is visible ASCII without it",
-        ),
-    }
-}
-
-fn is_field_key(key: &str) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-}
-
-fn check_places(spec: &SignedSpec, content: &Template) -> Result<(), SpecError> {
-    let timestamp = spec.timestamp.as_ref().map(|(place, _)| place);
-    let mut keys = Vec::new();
-    if let Grammar::Fields { signature, .. } = &spec.grammar {
-        keys.push(signature);
-    }
-    for (name, part, place) in [
-        ("timestamp", Part::Timestamp, timestamp),
-        ("id", Part::Id, spec.id.as_ref()),
-        ("nonce", Part::Nonce, spec.nonce.as_ref()),
-    ] {
-        match (content.has(&part), place) {
-            (true, None) => {
-                return wrong(
-                    "content",
-                    format!("{} is signed, and nothing says where it stands", part.shown()),
-                    "add its place: { header = \"NAME\" } or { field = \"KEY\" }",
-                );
-            }
-            (false, Some(_)) => {
-                return wrong(
-                    name,
-                    format!("the {name} is not signed, so it proves nothing"),
-                    "put it into the signed content if the provider signs it, else remove its place",
-                );
-            }
-            (true, Some(Place::Field(key))) => {
-                if !matches!(spec.grammar, Grammar::Fields { .. }) || spec.headers.len() != 1 {
-                    return wrong(
-                        name,
-                        format!("there is no one signature header whose field `{key}` could hold it"),
-                        "a field needs the grammar \"fields\" and exactly one header",
-                    );
-                }
-                if !is_field_key(key) || keys.contains(&key) {
-                    return wrong(name, format!("the field `{key}` is no key of its own"), "name another field");
-                }
-                keys.push(key);
-            }
-            (true, Some(Place::Header(header))) if spec.headers.contains(header) => {
-                return wrong(
-                    name,
-                    format!("`{header}` is the signature header"),
-                    "name the header of the value itself",
-                );
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn spec() -> SignedSpec {
         SignedSpec {
-            headers: vec![HeaderName::from_static("x-sig")],
-            grammar: Grammar::Fields { separator: ',', signature: "v1".into(), trim: false },
-            encoding: Encoding::Hex,
-            algorithm: Algorithm::HmacSha256,
-            content: "{timestamp}.{body}".into(),
+            place: SignaturePlace::Headers(vec![HeaderName::from_static("x-sig")]),
+            grammar: Grammar::Fields { separator: ',', signature: "v1".into(), trim: false, groups: None },
             timestamp: Some((Place::Field("t".into()), TimeUnit::Seconds)),
-            id: None,
-            nonce: None,
+            ..SignedSpec::new("{timestamp}.{body}")
         }
     }
 
@@ -460,21 +270,29 @@ mod tests {
         Scheme::signed(changed).err().map(|error| error.part)
     }
 
+    fn headers(names: &[&'static str]) -> SignaturePlace {
+        SignaturePlace::Headers(names.iter().map(|name| HeaderName::from_static(name)).collect())
+    }
+
     #[test]
     fn parts_that_do_not_fit_are_named() {
         assert_eq!(part_at_fault(|_| {}), None);
-        assert_eq!(part_at_fault(|s| s.headers.clear()), Some("headers"));
-        assert_eq!(part_at_fault(|s| s.headers.push(s.headers[0].clone())), Some("headers"));
+        assert_eq!(part_at_fault(|s| s.place = headers(&[])), Some("headers"));
+        assert_eq!(part_at_fault(|s| s.place = headers(&["x-sig", "x-sig"])), Some("headers"));
         assert_eq!(part_at_fault(|s| s.grammar = Grammar::Plain { prefix: String::new() }), Some("timestamp"));
         assert_eq!(part_at_fault(|s| s.timestamp = None), Some("content"));
         assert_eq!(part_at_fault(|s| s.content = "{body}".into()), Some("timestamp"));
+        assert_eq!(part_at_fault(|s| s.content = "{timestamp}".into()), Some("uncovered"));
+        assert_eq!(part_at_fault(|s| s.uncovered = Some("but it is".into())), Some("uncovered"));
+        assert_eq!(part_at_fault(|s| s.content = "{timestamp}.{body}.{secret}".into()), Some("content"));
+        assert_eq!(part_at_fault(|s| s.algorithm = Algorithm::Sha256), Some("content"));
         assert_eq!(part_at_fault(|s| s.nonce = Some(Place::Field("n".into()))), Some("nonce"));
         assert_eq!(
             part_at_fault(|s| s.timestamp = Some((Place::Field("v1".into()), TimeUnit::Seconds))),
             Some("timestamp")
         );
         assert_eq!(
-            part_at_fault(|s| s.grammar = Grammar::List { separator: '=', prefix: "v1".into() }),
+            part_at_fault(|s| s.grammar = Grammar::List { separator: '=', prefix: "v1".into(), trim: false }),
             Some("grammar")
         );
     }
@@ -493,11 +311,11 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_is_written_in_three_ways() {
-        for text in ["token", "basic", "header:x-api-key"] {
+    fn a_guard_is_written_in_five_ways() {
+        for text in ["token", "basic", "header:x-api-key", "query:token", "json:/secret", "json:/value/*/clientState"] {
             assert_eq!(CredentialPlace::parse(text).map(|place| place.to_string()).as_deref(), Some(text));
         }
-        for wrong in ["", "tokens", "header:", "header:a b", "x-api-key"] {
+        for wrong in ["", "tokens", "header:", "header:a b", "x-api-key", "query:", "json:a"] {
             assert_eq!(CredentialPlace::parse(wrong), None, "{wrong}");
         }
     }

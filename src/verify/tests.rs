@@ -24,14 +24,12 @@ fn header(text: &'static str) -> Place {
 fn spec(grammar: Grammar, content: &str) -> SignedSpec {
     let has = |part: &str| content.contains(part);
     SignedSpec {
-        headers: vec![name("x-sig"), name("x-sig-previous")],
+        place: SignaturePlace::Headers(vec![name("x-sig"), name("x-sig-previous")]),
         grammar,
-        encoding: Encoding::Hex,
-        algorithm: Algorithm::HmacSha256,
-        content: content.to_owned(),
         timestamp: has("{timestamp}").then(|| (header("x-time"), TimeUnit::Seconds)),
         id: has("{id}").then(|| header("x-id")),
         nonce: has("{nonce}").then(|| header("x-nonce")),
+        ..SignedSpec::new(content)
     }
 }
 
@@ -42,16 +40,19 @@ fn plain(content: &str) -> Scheme {
 /// `t=…,nonce=…,sig=…` in one header, over `{timestamp}.{nonce}.{body}`.
 fn fields(trim: bool) -> Scheme {
     Scheme::signed(SignedSpec {
-        headers: vec![name("x-sig")],
+        place: SignaturePlace::Headers(vec![name("x-sig")]),
         timestamp: Some((Place::Field("t".into()), TimeUnit::Seconds)),
         nonce: Some(Place::Field("nonce".into())),
-        ..spec(Grammar::Fields { separator: ',', signature: "sig".into(), trim }, "{timestamp}.{nonce}.{body}")
+        ..spec(
+            Grammar::Fields { separator: ',', signature: "sig".into(), trim, groups: None },
+            "{timestamp}.{nonce}.{body}",
+        )
     })
     .expect("it fits")
 }
 
 fn list() -> Scheme {
-    Scheme::signed(spec(Grammar::List { separator: ' ', prefix: "v1,".into() }, "{id}.{timestamp}.{body}"))
+    Scheme::signed(spec(Grammar::List { separator: ' ', prefix: "v1,".into(), trim: false }, "{id}.{timestamp}.{body}"))
         .expect("it fits")
 }
 
@@ -60,7 +61,15 @@ fn key(id: &str, text: &str) -> SecretKey {
 }
 
 fn ring(keys: &[(&str, &str)]) -> Keyring {
-    Keyring::new(keys.iter().map(|(id, text)| key(id, text)).collect())
+    ring_for(&plain("{body}"), keys)
+}
+
+fn ring_for(scheme: &Scheme, keys: &[(&str, &str)]) -> Keyring {
+    Keyring::new(keys.iter().map(|(id, text)| key(id, text)).collect(), scheme).expect("secrets of any length")
+}
+
+fn seen<'a>(headers: &'a HeaderMap, token: Option<&'a str>) -> Seen<'a> {
+    Seen { method: &Method::POST, url: None, query: None, headers, token }
 }
 
 fn map(headers: &[(&str, &str)]) -> HeaderMap {
@@ -74,13 +83,14 @@ fn map(headers: &[(&str, &str)]) -> HeaderMap {
 
 fn signed(scheme: &Scheme, secret: &str, body: &[u8]) -> HeaderMap {
     let key = Secret::new(secret);
-    let signature = scheme.sign(&SignRequest { key: &key, body, at: NOW, id: "msg_1", nonce: "n1", headers: &[] });
+    let signature = scheme.sign(&SignRequest { nonce: "n1", ..SignRequest::new(SigningKey::Shared(&key), body, NOW) });
+    let signature = signature.expect("signed");
     let headers: Vec<_> = signature.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     map(&headers)
 }
 
 fn claim(scheme: &Scheme, headers: &HeaderMap) -> Result<Claim, Refusal> {
-    scheme.claim(Seen { headers, token: None })
+    scheme.claim(seen(headers, None))
 }
 
 fn verify(scheme: &Scheme, headers: &HeaderMap, keyring: &Keyring, body: &[u8]) -> Result<Proof, Refusal> {
@@ -296,11 +306,12 @@ fn an_id_cannot_hold_what_separates_it_from_its_neighbours() {
 fn a_secret_counts_from_its_first_moment_to_its_last() {
     let scheme = plain("{body}");
     let headers = signed(&scheme, "secret-1", BODY);
-    let keyring = Keyring::new(vec![SecretKey {
+    let keys = vec![SecretKey {
         not_before: Some(NOW),
         expires_at: Some(NOW.plus(Duration::from_secs(10))),
         ..key("main", "secret-1")
-    }]);
+    }];
+    let keyring = Keyring::new(keys, &scheme).expect("a secret of any length");
     let at = |ms: i64| {
         let claim = claim(&scheme, &headers).expect("a claim");
         scheme.verify(&claim, &keyring, BODY, Wall::from_unix_ms(NOW_S * 1000 + ms)).map(|_| ())
@@ -343,7 +354,7 @@ fn basic_auth_and_a_path_token_are_credentials_too() {
     let token = Scheme::credential(CredentialPlace::Token);
     let none = HeaderMap::new();
     let with = |token_text: Option<&str>| {
-        let claim = token.claim(Seen { headers: &none, token: token_text })?;
+        let claim = token.claim(seen(&none, token_text))?;
         token.verify(&claim, &ring(&[("main", "t0ken")]), BODY, NOW).map(|proof| proof.place().to_string())
     };
     assert_eq!(with(Some("t0ken")).as_deref(), Ok("path token"));
@@ -355,15 +366,14 @@ fn basic_auth_and_a_path_token_are_credentials_too() {
 fn nothing_that_is_offered_or_expected_shows_in_debug() {
     let scheme = Scheme::credential(CredentialPlace::Header(name("authorization")));
     let headers = map(&[("authorization", "canary")]);
-    let seen = Seen { headers: &headers, token: Some("canary") };
+    let seen = seen(&headers, Some("canary"));
     let keyring = ring(&[("main", "canary")]);
     let claim = scheme.claim(seen).expect("a claim");
     let proof = scheme.verify(&claim, &keyring, b"canary", NOW);
     let explanation = scheme.explain(seen, &keyring, b"canary", NOW, None, 9);
     let canary = Secret::new("canary");
-    let request = SignRequest { key: &canary, body: b"", at: NOW, id: "", nonce: "", headers: &[] };
-    let signature = scheme.sign(&request);
-    let shown = format!("{seen:?} {keyring:?} {claim:?} {proof:?} {explanation:?} {request:?} {signature:?}");
+    let signature = scheme.sign(&SignRequest::new(SigningKey::Shared(&canary), b"", NOW)).expect("signed");
+    let shown = format!("{seen:?} {keyring:?} {claim:?} {proof:?} {explanation:?} {signature:?}");
     assert!(!shown.contains("canary") && !shown.contains("99, 97"), "{shown}");
 }
 
@@ -374,7 +384,7 @@ fn an_explanation_shows_the_working_and_agrees_with_verification() {
     set(&mut headers, "x-sig-previous", &text(&signed(&scheme, "old-secret", BODY), "x-sig"));
     let keyring = ring(&[("other", "no-match"), ("old", "old-secret")]);
     let now = Wall::from_unix_s(NOW_S + 301);
-    let seen = Seen { headers: &headers, token: None };
+    let seen = seen(&headers, None);
     let explanation = scheme.explain(seen, &keyring, BODY, now, Some(TOLERANCE), 13);
     assert_eq!(explanation.signed_content, b"1700000000.{\"");
     assert_eq!(explanation.signed_bytes, 11 + BODY.len());
@@ -398,9 +408,11 @@ fn an_explanation_shows_the_working_and_agrees_with_verification() {
 
 #[test]
 fn nothing_here_knows_a_provider_by_name() {
-    let presets = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/preset")).expect("the presets");
+    let presets = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/preset/data")).expect("the presets");
     let names: Vec<String> = presets
         .filter_map(|file| Some(file.ok()?.path().file_name()?.to_str()?.strip_suffix(".toml")?.to_owned()))
+        // Words of every day and of the language.
+        .filter(|name| !["box", "front", "line", "segment", "x"].contains(&name.as_str()))
         .collect();
     assert!(names.len() >= 10);
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/verify")).expect("this folder") {
@@ -463,7 +475,8 @@ proptest! {
             let accepted = (0..=content.len()).filter(|at| {
                 let time = if behind { &content[*at..] } else { &content[..*at] };
                 let headers = map(&[("x-sig", &format!("sha256={}", "0".repeat(64))), ("x-time", time)]);
-                claim(&scheme, &headers).is_ok()
+                // A time near the clock, that is: another one is refused, or held only if it has as many digits.
+                claim(&scheme, &headers).is_ok_and(|claim| claim.may_be_held())
             });
             prop_assert!(accepted.count() <= 1);
         }
@@ -497,7 +510,7 @@ fn a_sha512_scheme_signs_and_verifies() {
     })
     .expect("it fits");
     let headers = signed(&scheme, "secret-1", BODY);
-    let keyring = ring(&[("main", "secret-1")]);
+    let keyring = ring_for(&scheme, &[("main", "secret-1")]);
     assert_eq!(
         verify(&scheme, &headers, &keyring, BODY).map(|proof| Arc::clone(proof.scheme())),
         Ok("hmac-sha512".into())

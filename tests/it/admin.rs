@@ -17,7 +17,7 @@ use std::{
 };
 
 use hookward::{
-    admin::{self, Admin, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus},
+    admin::{self, Admin, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus, api::PendingSecretRow},
     config::model::{AdminToken, Role},
     event::State,
     secret::Secret,
@@ -90,6 +90,18 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
                     None => drop(paused.remove(&name)),
                 }
                 Ok(true)
+            })
+        }),
+        pending_secrets: Box::new(|| {
+            Box::pin(async {
+                Some(vec![PendingSecretRow {
+                    source: "asana".into(),
+                    at: Some("2026-11-21T08:00:00.000Z".into()),
+                    from: None,
+                    fingerprint: "1a2b3c4d".into(),
+                    file: "data/pending/asana-1a2b3c4d".into(),
+                    help: "add it, or delete the file".into(),
+                }])
             })
         }),
         operations: Operations::new(store.clone(), clock.clone(), forgotten.clone()),

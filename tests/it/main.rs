@@ -13,6 +13,7 @@ mod end_to_end;
 mod faults;
 mod fuzz;
 mod guard;
+mod handshakes;
 mod hostile;
 mod modes;
 mod powercut;

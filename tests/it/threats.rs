@@ -100,7 +100,7 @@ const CASES: &[(&str, &str)] = &[
 
     // Handshakes.
     ("a signed handshake is verified first and echoes a plain token only", "proxying::a_challenge_is_answered_only_if_it_is_signed_and_plain"),
-    ("a challenge reply that signs caller-chosen text (x, zoom)", "pending: every provider"),
+    ("a challenge reply that signs caller-chosen text (x, zoom)", "proxying::a_reply_that_signs_for_strangers_signs_no_event"),
 
     // Leaks.
     ("secrets, tokens and signatures in logs, metrics, admin answers", "leaks::no_secret_token_or_signature_is_seen_again"),

@@ -18,7 +18,7 @@ use hookward::{
     gateway::Gateway,
     preset,
     time::{Clock, Wall},
-    verify::SignRequest,
+    verify::{SignRequest, SigningKey},
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -156,7 +156,8 @@ pub(crate) fn sign(provider: &str, secret: &str, body: &[u8], at_s: i64) -> Vec<
     let nonce = format!("{:016x}", body.iter().fold(7u64, |sum, byte| sum.wrapping_mul(31) + u64::from(*byte)));
     let id = format!("msg_{nonce}");
     let at = Wall::from_unix_s(at_s);
-    let signature = provider.scheme.sign(&SignRequest { key: &key, body, at, id: &id, nonce: &nonce, headers: &[] });
+    let request = SignRequest { id: &id, nonce: &nonce, ..SignRequest::new(SigningKey::Shared(&key), body, at) };
+    let signature = provider.scheme.sign(&request).expect("signed");
     signature.headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 

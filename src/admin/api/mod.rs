@@ -10,7 +10,9 @@ pub(super) use filter::present;
 
 pub use filter::EventFilter;
 pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
-pub use status::{Checks, Counts, HealthDetail, PauseRow, PausedUpstream, ReasonRow, Status, StoreRow, UpstreamRow};
+pub use status::{
+    Checks, Counts, HealthDetail, PauseRow, PausedUpstream, PendingSecretRow, ReasonRow, Status, StoreRow, UpstreamRow,
+};
 
 use super::redact::Hidden;
 use crate::event::{Attempt, Delivery, EventHead, OrderKey};

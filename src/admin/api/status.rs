@@ -17,6 +17,25 @@ pub struct Status {
     pub store: StoreRow,
     /// Configured ones and those that only the store still knows.
     pub upstreams: Vec<UpstreamRow>,
+    /// Secrets that providers handed over and that wait for an operator; null if they cannot be listed.
+    pub pending_secrets: Option<Vec<PendingSecretRow>>,
+}
+
+/// A secret that was handed over in a registration handshake. Anybody may have sent it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PendingSecretRow {
+    /// The source that it was sent to.
+    pub source: String,
+    /// When it came; RFC 3339 in UTC. Null if that is not known any more.
+    pub at: Option<String>,
+    /// The address that it came from.
+    pub from: Option<String>,
+    /// The first eight digits of its SHA-256, in hex.
+    pub fingerprint: String,
+    /// The file that it lies in.
+    pub file: String,
+    /// What to do.
+    pub help: String,
 }
 
 /// The store. Numbers are null while it does not answer.

@@ -20,7 +20,7 @@ fn proof_of(scheme: &Scheme, body: &[u8]) -> Proof {
 }
 
 fn event(plan: &KeyPlan, body: &str) -> (Option<Key>, bool) {
-    let keys = plan.keys(&Proof::for_test(), body.as_bytes(), NOW);
+    let keys = plan.keys(&Proof::for_test(body.as_bytes()), body.as_bytes(), NOW);
     (keys.event.map(|lived| lived.key), keys.fell_back)
 }
 
@@ -88,10 +88,10 @@ fn lives_follow_the_signed_time() {
 
 #[test]
 fn where_nothing_is_signed_there_is_no_replay_key() {
-    let keys = plan_of(EventKey::Body).keys(&Proof::for_test(), BODY, NOW);
+    let keys = plan_of(EventKey::Body).keys(&Proof::for_test(b""), BODY, NOW);
     assert_eq!((keys.replay, keys.nonce), (None, None));
     assert!(keys.event.is_some() && !keys.fell_back);
-    assert_eq!(plan_of(EventKey::None).keys(&Proof::for_test(), BODY, NOW).all().count(), 0);
+    assert_eq!(plan_of(EventKey::None).keys(&Proof::for_test(b""), BODY, NOW).all().count(), 0);
 }
 
 #[test]

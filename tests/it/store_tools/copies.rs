@@ -16,7 +16,7 @@ use hookward::{
     store::{
         Appended, Direction, EventStore as _, Filter,
         sqlite::{
-            SqliteStore,
+            Options, SqliteStore,
             tools::{self, BackUp},
         },
     },
@@ -35,7 +35,9 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_busy_store_has_all_that_was_acknowledged_before_it_began() {
     let directory = TempDir::new().expect("a directory");
-    let store = SqliteStore::open(&options(directory.path())).expect("opened");
+    // Room for whatever is stored while a hundred backups are made.
+    let roomy = |directory: &Path| Options { disk_bytes_max: 16 << 30, ..options(directory) };
+    let store = SqliteStore::open(&roomy(directory.path())).expect("opened");
     let (acknowledged, more) = (Arc::new(Mutex::new(BTreeSet::<EventId>::new())), Arc::new(Notify::new()));
     let is_over = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn({
@@ -71,7 +73,7 @@ async fn a_backup_of_a_busy_store_has_all_that_was_acknowledged_before_it_began(
         assert!(done.events >= before.len() as u64);
         let copy = TempDir::new().expect("a directory");
         std::fs::rename(&to, SqliteStore::database_path(copy.path())).expect("moved");
-        let copy = SqliteStore::open(&options(copy.path())).expect("opened");
+        let copy = SqliteStore::open(&roomy(copy.path())).expect("opened");
         let (mut found, mut filter) = (BTreeSet::new(), Filter::default());
         loop {
             let page = copy.list(filter.clone(), Direction::OldestFirst, 1000).await.expect("listed");

@@ -170,7 +170,8 @@ fn an_unknown_kind_of_proof_does_not_start() {
     for (from, to) in [
         ("hmac-sha256", "none"),
         ("hmac-sha256", "HMAC-SHA256"),
-        ("hmac-sha256", "hmac-sha1"),
+        ("hmac-sha256", "sha256"),
+        ("hmac-sha256", "ed25519"),
         ("hmac-sha256", "hmac-md5"),
         ("hmac-sha256", ""),
         ("\"hex\"", "\"rot13\""),

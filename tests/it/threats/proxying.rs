@@ -220,3 +220,22 @@ async fn a_challenge_is_answered_only_if_it_is_signed_and_plain() {
     let replies = hold(&world, &[accepted("markup", "slack", lines(SECRET, html), html)]).await;
     assert!(!replies[0].text().contains("script"));
 }
+
+#[tokio::test]
+async fn a_reply_that_signs_for_strangers_signs_no_event() {
+    let provider = "[providers.own.signature]\nheaders = [\"x-sig\"]\ncontent = \"{body}\"\n\
+        [[providers.own.handshakes]]\nsigned = false\nmethod = \"GET\"\nwhen = [{ query = \"crc_token\" }]\n\
+        token = { query = \"crc_token\" }\nbody = \"{hmac-sha256-hex}\"\n";
+    let world = World::start(&format!("{provider}{}", source("own", "own", ""))).await;
+    let ask = |token: &'static str| {
+        let (to, path) = (world.gateway.public, format!("/hooks/own?crc_token={token}"));
+        async move { request(to, "GET", &path, &[], b"").await }
+    };
+    for event in ["%7B%7D", "%7B%22id%22:1%7D", "a.b", "a=b", "a%20b", ""] {
+        assert_eq!(ask(event).await.status, 401, "{event}");
+    }
+    let signature = ask("17").await;
+    assert_eq!((signature.status, signature.text()), (200, hex_mac(SECRET, &[b"17"])));
+    let lines: Lines = vec![("x-sig", signature.body)];
+    hold_refused(&world, &[refused("a token as an event", "own", lines, b"17", "signed_by_handshake")]).await;
+}
