@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -59,6 +60,7 @@ def sdk_signs(program: str, provider: Provider) -> str:
             require(provider.genuine(message), f"the SDK itself refuses {what}")
             answer = gateway.send(message)
             require(answer.status == 200 and answer.code == "accepted", f"{what} got {answer}")
+            require(provider.ack in (None, answer.body), f"{what} got {answer}, not {provider.ack!r}")
             forwarded.append(message.body)
             again = gateway.send(message)
             require(again.status == 200 and again.code == "duplicate", f"{what}, sent again, got {again}")
@@ -87,23 +89,34 @@ def sdk_signs(program: str, provider: Provider) -> str:
         for number in range(EVENTS):
             accepted(signed(Event(number)), f"event {number}")
 
-        # What is not signed cannot be told from genuine; under a signature that was seen it reaches nobody.
-        loose = 0
+        # What is not signed, and what is signed in other bytes, cannot be told from genuine: under a signature that was
+        # seen it reaches nobody.
+        def again(message: Message, what: str) -> None:
+            nonlocal held, copies
+            answer = gateway.send(message)
+            require(answer.code in ("duplicate", "conflict"), f"{what} got {answer}")
+            held += answer.code == "conflict"
+            copies += 1
+
+        copies = 0
         for part in provider.unsigned:
-            event = Event(0)
-            message = signed(event)
+            message = signed(Event(0))
             accepted(message, "an event with unsigned parts")
             for what, mutant in part.mutants(lambda: message, most=4):
-                answer = gateway.send(mutant)
-                require(answer.code in ("duplicate", "conflict"), f"{what}, which is not signed, got {answer}")
-                held += answer.code == "conflict"
-                loose += 1
+                again(mutant, f"{what}, which is not signed,")
+        for what in provider.rewritten(provider.body(Event(0), 0)):
+            message = signed(Event(0))
+            accepted(message, "an event that can be rewritten")
+            other = replace(message, body=provider.rewritten(message.body)[what])
+            require(other.body != message.body and provider.genuine(other), f"the SDK refuses the body {what}")
+            again(other, f"the body {what}")
 
         if provider.also:
             provider.also(provider, gateway.send)
 
         gateway.upstream.wait_for(len(forwarded))
-        require(gateway.events() == len(forwarded) + held, f"the store holds {gateway.events()} events, not {len(forwarded)}")
+        stored = gateway.events()
+        require(stored == len(forwarded) + held, f"the store has {stored} events, not {len(forwarded)} and {held} held")
         wrong = gateway.stop()
         require(not wrong, "".join(wrong))
         require(
@@ -114,8 +127,8 @@ def sdk_signs(program: str, provider: Provider) -> str:
     line = f"{len(forwarded)} accepted once, {sum(refused.values())} mutants refused ({counted(refused)})"
     if provider.past is not None:
         line += ", stale and future ones too"
-    if loose:
-        line += f"; {loose} that change unsigned parts reached nobody"
+    if copies:
+        line += f"; {copies} copies under a signature that was seen reached nobody"
     if lenient:
         line += f"; the SDK would take {counted(lenient)}"
     return line

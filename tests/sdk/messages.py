@@ -52,7 +52,19 @@ class Event:
         return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
     def form(self, fields: list[tuple[str, str]]) -> bytes:
-        return urlencode([*fields, ("Note", self.note), ("Empty", "")]).encode()
+        return urlencode([("Empty", ""), *fields, ("Note", self.note)]).encode()
+
+
+def rewritten(form: bytes) -> dict[str, bytes]:
+    """The same fields in other bytes. A signature over decoded fields cannot tell them from the original."""
+    fields = form.split(b"&")
+    written = {
+        "backwards": b"&".join(reversed(fields)),
+        "with a letter escaped": b"&".join([*fields[:-1], b"%%%02X" % fields[-1][0] + fields[-1][1:]]),
+    }
+    if b"Empty=&" in form:
+        written["with an empty field without its sign"] = form.replace(b"Empty=&", b"Empty&")
+    return written
 
 
 # The neighbour of a byte, of its own kind: so a signature stays well written, and what is refused is what it says.

@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import node
-from messages import Event, Message, Part, body, form, header, member, query
+from messages import Event, Message, Part, body, form, header, member, query, rewritten
 
 logging.disable(logging.CRITICAL)  # an SDK that refuses a mutant need not say so
 
@@ -63,9 +63,13 @@ class Provider:
     """All that is signed, and the signature."""
     unsigned: tuple[Part, ...] = ()
     """What is not signed although it is of the event."""
+    rewritten: Callable[[bytes], dict[str, bytes]] = lambda text: {}
+    """Other bytes that the SDK takes under the same signature."""
     past: int | None = None
     """The oldest signed time that the preset takes, in seconds; none, if no time is signed."""
     future: int = 300
+    ack: bytes | None = None
+    """The body that it takes for success."""
     source: tuple[str, ...] = ()
     secret_to_sign: str | None = None
     """What `hookward sign` signs with, if it is not the secret."""
@@ -271,6 +275,7 @@ PROVIDERS += [
             *map(member, ("value", "currency", "eventCode", "success")),
         ],
         unsigned=(member("eventDate"), member("live")),
+        ack=b"[accepted]",
     ),
     Provider(
         preset="adyen-platform",
@@ -282,6 +287,7 @@ PROVIDERS += [
         ),
         verify=lambda m: Adyen.util.is_valid_hmac_payload(m.lower["hmacsignature"], ADYEN_KEY, m.body),
         parts=[body(), header("signature", "hmacsignature")],
+        ack=b"[accepted]",
     ),
 ]
 
@@ -343,7 +349,7 @@ def braintree_body(event: Event, when: float) -> bytes:
 
 
 def braintree_verify(message: Message) -> object:
-    fields = dict(parse_qsl(message.text, strict_parsing=True))
+    fields = dict(parse_qsl(message.text))
     return BRAINTREE.webhook_notification.parse(fields["bt_signature"], fields["bt_payload"])
 
 
@@ -368,6 +374,7 @@ PROVIDERS.append(
             Part("public key", "body", rb"bt_signature=([^&%]*)%7C"),
         ],
         source=(f'params = {{ public_key = "{BRAINTREE_PUBLIC_KEY}" }}',),
+        rewritten=lambda text: rewritten(text) | {"with one more field": text + b"&bt_more=1"},
         blank=lambda text: text.replace(text[text.index(b"%7C") + 3 :][:40], b"0" * 40),
         also=braintree_challenge,
     )
@@ -574,13 +581,14 @@ PROVIDERS += [
             m.lower["x-plivo-signature-v3-nonce"],
             key("plivo"),
             m.lower["x-plivo-signature-v3"],
-            parse_qs(m.text, keep_blank_values=True, strict_parsing=True),
+            parse_qs(m.text, keep_blank_values=True),
         ),
         parts=[
             body(),
             header("signature", "x-plivo-signature-v3", b"([^,]*)$"),
             header("nonce", "x-plivo-signature-v3-nonce"),
         ],
+        rewritten=rewritten,
         source=PUBLIC_URL,
     ),
 ]
@@ -710,7 +718,7 @@ class Fields(dict):
     """A form as web frameworks hand it to the SDK: several values for a key."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(parse_qs(text, keep_blank_values=True, strict_parsing=True))
+        super().__init__(parse_qs(text, keep_blank_values=True))
 
     def getall(self, name: str) -> list[str]:
         return self[name]
@@ -745,6 +753,7 @@ PROVIDERS += [
         sign=twilio_sign,
         verify=lambda m: TWILIO.validate(m.url, Fields(m.text), m.lower["x-twilio-signature"]),
         parts=[body(), header("signature", "x-twilio-signature"), query("shop")],
+        rewritten=lambda text: rewritten(text) | {"with a field twice": text + b"&status=sent"},
         source=PUBLIC_URL,
         target="/hooks/sdk?shop=12",
     ),
