@@ -79,6 +79,9 @@ fn acknowledge(ack: &Ack, source: Option<&Source>) -> Response {
         Ack::Challenge(reply) => return answer_handshake(reply),
     };
     let status = source.map_or(200, |source| source.ack_status);
+    if let Some(body) = source.and_then(|source| source.provider.sender.ack_body.clone()) {
+        return response(status, "text/plain", body.into());
+    }
     response(status, "application/json", format!("{{\"status\":\"{word}\",\"id\":\"{id}\"}}").into())
 }
 
