@@ -140,10 +140,11 @@ def hookward_signs(program: str, provider: Provider) -> str:
     def signed(event: Event) -> Message:
         text = provider.blank(provider.body(event, time.time()))
         with tempfile.TemporaryDirectory() as directory:
-            secret, given = Path(directory, "secret"), Path(directory, "body")
-            secret.write_text(provider.secret_to_sign or provider.secret)
+            key, given = Path(directory, "key"), Path(directory, "body")
+            key.write_text(provider.private_key or provider.secret)
             given.write_bytes(text)
-            command = [program, "sign", "--json", "-p", provider.preset, "--secret-file", secret, "-b", given]
+            command = [program, "sign", "--json", "-p", provider.preset, "-b", given]
+            command += ["--private-key" if provider.private_key else "--secret-file", key]
             command += ["-u", f"https://hooks.example.com{provider.target}", *provider.sign_options]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         require(done.returncode == 0, f"hookward sign ended with {done.returncode}: {done.stderr}")

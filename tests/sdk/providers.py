@@ -71,9 +71,10 @@ class Provider:
     ack: bytes | None = None
     """The body that it takes for success."""
     source: tuple[str, ...] = ()
-    secret_to_sign: str | None = None
-    """What `hookward sign` signs with, if it is not the secret."""
+    private_key: str | None = None
+    """What `hookward sign` signs with, where the secret is a public key: PEM."""
     sign_options: tuple[str, ...] = ()
+    """More that `hookward sign` has to know."""
     target: str = "/hooks/sdk"
     blank: Callable[[bytes], bytes] = lambda text: text
     """The body before it was signed, where the signature is a part of it."""
@@ -374,6 +375,7 @@ PROVIDERS.append(
             Part("public key", "body", rb"bt_signature=([^&%]*)%7C"),
         ],
         source=(f'params = {{ public_key = "{BRAINTREE_PUBLIC_KEY}" }}',),
+        sign_options=("--param", f"public_key={BRAINTREE_PUBLIC_KEY}"),
         rewritten=lambda text: rewritten(text) | {"with one more field": text + b"&bt_more=1"},
         blank=lambda text: text.replace(text[text.index(b"%7C") + 3 :][:40], b"0" * 40),
         also=braintree_challenge,
@@ -440,7 +442,7 @@ PROVIDERS.append(
         preset="discord",
         sdk="discord-interactions",
         secret=DISCORD_PUBLIC_KEY,
-        secret_to_sign=DISCORD_PEM,
+        private_key=DISCORD_PEM,
         body=lambda event, when: event.json({"id": event.id, "type": 2, "token": "a-token"}),
         sign=discord_sign,
         verify=lambda m: discord_interactions.verify_key(
