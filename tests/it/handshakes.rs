@@ -50,6 +50,7 @@ async fn answered(world: &World) -> u64 {
 async fn is_answered(world: &World, reply: &Reply, status: u16, body: &str) {
     assert_eq!((reply.status, reply.text().as_str()), (status, body));
     assert_eq!(reply.headers["x-content-type-options"], "nosniff");
+    assert_eq!(reply.headers["cache-control"], "no-store");
     assert_eq!(world.metric("hookward_handshakes_total{source=\"own\",handshake=\"0\"}").await, answered(world).await);
     assert!(answered(world).await > 0 && code(world, "challenge").await > 0);
     no_trace(world).await;

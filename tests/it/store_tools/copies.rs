@@ -1,15 +1,6 @@
 //! Backups of a store that is at work, and gateways on restored ones.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    path::Path,
-    process::Output,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, process::Output, sync::Arc};
 
 use hookward::{
     event::EventId,
@@ -23,7 +14,7 @@ use hookward::{
     time::Clock,
 };
 use tempfile::TempDir;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use super::sample::{event, options};
 use crate::{
@@ -35,16 +26,18 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_busy_store_has_all_that_was_acknowledged_before_it_began() {
     let directory = TempDir::new().expect("a directory");
-    // Room for whatever is stored while a hundred backups are made.
-    let roomy = |directory: &Path| Options { disk_bytes_max: 16 << 30, ..options(directory) };
+    // Room for what is stored while a hundred backups are made.
+    let roomy = |directory: &Path| Options { disk_bytes_max: 4 << 30, ..options(directory) };
     let store = SqliteStore::open(&roomy(directory.path())).expect("opened");
     let (acknowledged, more) = (Arc::new(Mutex::new(BTreeSet::<EventId>::new())), Arc::new(Notify::new()));
-    let is_over = Arc::new(AtomicBool::new(false));
+    // So that the store does not grow for as long as the backups take.
+    let allowed = Arc::new(Semaphore::new(0));
     let load = tokio::spawn({
-        let (store, acknowledged, more, is_over) = (store.clone(), acknowledged.clone(), more.clone(), is_over.clone());
+        let (store, acknowledged, more, allowed) = (store.clone(), acknowledged.clone(), more.clone(), allowed.clone());
         async move {
             let mut n = 0u32;
-            while !is_over.load(Ordering::Relaxed) {
+            while let Ok(permit) = allowed.acquire().await {
+                permit.forget();
                 n += 1;
                 let mut event = event(u8::try_from(n % 61).expect("below 61"));
                 // Each is one of its own.
@@ -60,6 +53,7 @@ async fn a_backup_of_a_busy_store_has_all_that_was_acknowledged_before_it_began(
     let away = TempDir::new().expect("a directory");
     for n in 0..reduced("backups under load", 4, 100) {
         let to = away.path().join(format!("{n}.db"));
+        allowed.add_permits(1000);
         for _ in 0..20 {
             within("an event to be stored", more.notified()).await;
         }
@@ -85,7 +79,7 @@ async fn a_backup_of_a_busy_store_has_all_that_was_acknowledged_before_it_began(
         assert_eq!(found.len() as u64, done.events);
         assert_eq!(before.difference(&found).count(), 0, "acknowledged before, and not in the backup");
     }
-    is_over.store(true, Ordering::Relaxed);
+    allowed.close();
     load.await.expect("it ends");
     store.close().await;
 }
