@@ -83,6 +83,8 @@ class Part:
     name: str
     place: str
     pattern: bytes = b"(?s)(.*)"
+    most: int = 64
+    """How many of its bytes are changed, if it is longer: evenly spread, with the first and the last."""
 
     def _read(self, message: Message) -> bytes:
         if self.place == "body":
@@ -105,9 +107,10 @@ class Part:
         others = {name: value for name, value in message.headers.items() if name.lower() != self.place}
         return replace(message, headers=others | {self.place: whole.decode(errors="replace")})
 
-    def mutants(self, make: Callable[[], Message], most: int = 90) -> Iterator[tuple[str, Message]]:
-        """Each of a message that `make` signs anew, so that none is refused for its age alone: every byte changed (of
-        more than `most`, so many), the first and the last left out, and one more at the end."""
+    def mutants(self, make: Callable[[], Message], most: int | None = None) -> Iterator[tuple[str, Message]]:
+        """Each of a message that `make` signs anew, so that none is refused for its age alone: a byte changed, the
+        first and the last left out, and one more at the end."""
+        most = most or self.most
         begin, end = self.span(make())
         length = end - begin
         assert length > 1, f"{self.name} is too short to be changed"
@@ -123,7 +126,7 @@ class Part:
 
 
 def body() -> Part:
-    return Part("body", "body")
+    return Part("body", "body", most=32)
 
 
 def header(called: str, name: str, pattern: bytes = b"(.*)") -> Part:

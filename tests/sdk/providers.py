@@ -47,8 +47,6 @@ from messages import Event, Message, Part, body, form, header, member, query, re
 
 logging.disable(logging.CRITICAL)  # an SDK that refuses a mutant need not say so
 
-Check = Callable[[Callable[[Message], object]], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
