@@ -11,7 +11,10 @@ use crate::{
     document::format_duration,
     preset::Provider,
     time::{Clock, Wall},
-    verify::{Explanation, Freshness, Keyring, Refusal, Seen},
+    verify::{
+        Explanation, Freshness, Keyring, Refusal, Seen,
+        causes::{Cause, Question},
+    },
 };
 
 const EXAMPLES: &str = "Examples:
@@ -77,10 +80,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let token = token.as_deref().map(str::trim_end);
     let seen = Seen { method: &Method::POST, url: None, query: None, headers: &headers, token };
     let explanation = provider.scheme.explain(seen, &keyring, &body, now, provider.tolerance, PREVIEW_BYTES);
-    if args.json {
-        println!("{:#}", as_json(&provider, &explanation));
+    let causes = if explanation.is_authentic() {
+        Vec::new()
     } else {
-        print!("{}", as_text(&provider, &explanation));
+        let tolerance = provider.tolerance.unwrap_or_default();
+        let (scheme, keyring, body) = (&provider.scheme, &keyring, Some(&*body));
+        Question { scheme, seen, keyring, body, now, tolerance, others: &[] }.causes()
+    };
+    if args.json {
+        let mut json = as_json(&provider, &explanation);
+        json["causes"] = causes_as_json(&causes);
+        println!("{json:#}");
+    } else {
+        print!("{}{}", as_text(&provider, &explanation), causes_as_text(&explanation, &causes));
     }
     Ok(if explanation.is_authentic() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -251,6 +263,21 @@ fn as_json(provider: &Provider, explanation: &Explanation) -> Value {
         "signed_bytes": explanation.signed_bytes,
         "signed_content": preview(explanation),
     })
+}
+
+/// What probably is the cause, and what to do.
+fn causes_as_text(explanation: &Explanation, causes: &[Cause]) -> String {
+    let one = |cause: &Cause| format!("likely cause: {}\n  do: {}\n", cause.message(), cause.advice());
+    let is_mismatch = explanation.proof.as_ref().is_err_and(|refusal| refusal.is_mismatch());
+    if causes.is_empty() && is_mismatch {
+        return "likely cause: nothing that is tried explains it: another secret, or another body\n".to_owned();
+    }
+    causes.iter().map(one).collect()
+}
+
+fn causes_as_json(causes: &[Cause]) -> Value {
+    let one = |cause: &Cause| json!({ "code": cause.code(), "message": cause.message(), "advice": cause.advice(), "proven": cause.proven });
+    causes.iter().map(one).collect()
 }
 
 #[cfg(test)]
