@@ -350,6 +350,42 @@ mod tests {
     }
 
     #[test]
+    fn likely_causes_say_what_to_do() {
+        let (provider, explanation) = explained("partssource", "valid-under-the-previous-secret", Some(1_700_003_600));
+        let vector = provider.vectors.iter().find(|v| v.id == "valid-under-the-previous-secret").expect("it is there");
+        let key = provider.key_format.decode(vector.secrets[0].as_bytes()).expect("a key");
+        let keys = vec![SecretKey { id: "file s".into(), key, not_before: None, expires_at: None }];
+        let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>();
+        let question = Question {
+            scheme: &provider.scheme,
+            seen: Seen {
+                method: &Method::POST,
+                url: None,
+                query: None,
+                headers: &parse_headers(lines.as_bytes()).expect("headers"),
+                token: None,
+            },
+            keyring: &Keyring::new(keys, &provider.scheme).expect("a key of the right kind"),
+            body: Some(&vector.body),
+            now: Wall::from_unix_s(1_700_003_600),
+            tolerance: provider.tolerance.expect("it signs a time"),
+            others: &[],
+        };
+        let causes = question.causes();
+        let text = causes_as_text(&explanation, &causes);
+        assert!(text.starts_with("likely cause: the signed time is 1h before ours"), "{text}");
+        assert!(text.contains("\n  do: let the sender sign the time in UTC"), "{text}");
+        let json = causes_as_json(&causes);
+        assert_eq!((&json[0]["code"], &json[0]["proven"]), (&json!("time_zone"), &json!(true)));
+
+        let (_, explanation) = explained("partssource", "other-body", None);
+        let nothing = causes_as_text(&explanation, &[]);
+        assert_eq!(nothing, "likely cause: nothing that is tried explains it: another secret, or another body\n");
+        let (_, explanation) = explained("mobility-work", "unsigned", None);
+        assert_eq!(causes_as_text(&explanation, &[]), "");
+    }
+
+    #[test]
     fn captured_headers_are_read_as_they_came() {
         let headers =
             parse_headers(b"POST /hooks/a HTTP/1.1\r\nHost: a\r\n> X-Sig:  a:b \n\nX-Sig: c\n").expect("headers");

@@ -14,6 +14,7 @@ mod budget;
 mod challenge;
 mod claim;
 mod destination;
+mod failures;
 mod full;
 mod health;
 mod observe;
@@ -52,6 +53,7 @@ use crate::{
 };
 
 pub use budget::Budget;
+pub use failures::{Failed, Failures};
 pub use observe::Peer;
 pub use outcome::{Ack, Rejection};
 pub use pending::{Pending, PendingSecret, is_configured};
@@ -87,6 +89,7 @@ pub struct Gate {
     clock: Clock,
     full_said: full::Said,
     pending: Arc<Pending>,
+    failures: Arc<Failures>,
     /// When the store was restored from a backup, if it was.
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
@@ -123,6 +126,7 @@ impl Gate {
             clock,
             full_said: full::Said::default(),
             pending: Arc::new(Pending::new(&config.store)),
+            failures: Arc::default(),
             restored_at,
             cut: CancellationToken::new(),
         })
@@ -141,6 +145,11 @@ impl Gate {
     /// Secrets that wait for an operator.
     pub fn pending(&self) -> &Arc<Pending> {
         &self.pending
+    }
+
+    /// Refusals of the sources that want them explained.
+    pub fn failures(&self) -> &Arc<Failures> {
+        &self.failures
     }
 
     /// Requests in flight, and bytes of bodies they hold.

@@ -17,9 +17,10 @@ const HMACS: [Algorithm; 4] =
     [Algorithm::HmacSha256, Algorithm::HmacSha1, Algorithm::HmacSha512, Algorithm::HmacSha384];
 /// Characters of a signature from which on its beginning proves that it was cut off.
 const BEGINNING_MIN: usize = 16;
-/// Other headers that are looked at, and bytes of each.
+/// Other headers that are looked at, and bytes of the value and the name of each.
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 1024;
+const NAME_BYTES_MAX: usize = 128;
 
 impl Lab<'_> {
     /// What became of a header that the scheme names and the request does not have.
@@ -73,7 +74,7 @@ impl Lab<'_> {
         let seen = self.question.seen;
         let mut fallback = None;
         for (found, value) in seen.headers.iter().take(HEADERS_MAX) {
-            if value.len() > HEADER_BYTES_MAX {
+            if value.len() > HEADER_BYTES_MAX || found.as_str().len() > NAME_BYTES_MAX {
                 continue;
             }
             let mut headers = seen.headers.clone();
