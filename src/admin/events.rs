@@ -269,7 +269,10 @@ fn unavailable(code: &'static str, error: &StoreError, help: &str) -> Problem {
 }
 
 fn is_credential(admin: &Admin, source: &str, header: &str) -> bool {
-    TELLTALE.iter().any(|part| header.contains(part))
-        || header.ends_with("-sig")
-        || (admin.is_signature)(source, header)
+    is_telltale(header) || (admin.is_signature)(source, header)
+}
+
+/// Whether a header's name says that it is a credential, or a signature.
+pub(super) fn is_telltale(header: &str) -> bool {
+    TELLTALE.iter().any(|part| header.contains(part)) || header.ends_with("-sig")
 }

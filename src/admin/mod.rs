@@ -19,6 +19,7 @@
 //! GET  /api/v1/operations/{id}        how far it got; role read
 //! POST /api/v1/operations/{id}/stop, resume
 //! POST /api/v1/upstreams/{name}/pause, resume
+//! GET  /api/v1/sources/{name}/failures  why webhooks were refused; role read
 //! ```
 //!
 //! Whatever is posted is in the audit log, done or refused.
@@ -28,6 +29,7 @@ mod answer;
 pub mod api;
 mod audit;
 mod events;
+mod failures;
 mod filter;
 pub mod openapi;
 mod operations;
@@ -49,6 +51,7 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
+pub use failures::{FailureLog, NotExplained};
 pub use operations::Operations;
 pub use redact::Hidden;
 pub use serve::serve;
@@ -152,6 +155,8 @@ pub struct Given {
     pub forgotten: Forgotten,
     /// Carries out what is done to many events.
     pub operations: Arc<Operations>,
+    /// Why webhooks were refused.
+    pub failures: Arc<FailureLog>,
 }
 
 /// Everything that requests to the admin listener share.
@@ -172,6 +177,7 @@ pub struct Admin {
     pending_secrets: PendingSecrets,
     forgotten: Forgotten,
     operations: Arc<Operations>,
+    failures: Arc<FailureLog>,
     counts_kept: status::CountsKept,
 }
 
@@ -201,6 +207,7 @@ impl Admin {
             pending_secrets: given.pending_secrets,
             forgotten: given.forgotten,
             operations: given.operations,
+            failures: given.failures,
             counts_kept: status::CountsKept::default(),
         })
     }
@@ -279,6 +286,7 @@ where
         Resource::Events => events::list(admin, caller, query).await,
         Resource::Event(id) => events::show(admin, caller, id).await,
         Resource::Body(id) => events::body(admin, caller, id).await,
+        Resource::Failures(source) => failures::list(admin, caller, &source),
         Resource::Operations => operations::list(admin, caller).await,
         Resource::Operation(id) => operations::show(admin, caller, id).await,
         Resource::Change(_) => unreachable!("it was taken above"),

@@ -41,6 +41,7 @@ mod tests {
                 Resource::Events => "/api/v1/events".to_owned(),
                 Resource::Event(_) => "/api/v1/events/{id}".to_owned(),
                 Resource::Body(_) => "/api/v1/events/{id}/body".to_owned(),
+                Resource::Failures(_) => "/api/v1/sources/{name}/failures".to_owned(),
                 Resource::Operations | Resource::Change(Change::Begin) => "/api/v1/operations".to_owned(),
                 Resource::Operation(_) => "/api/v1/operations/{id}".to_owned(),
                 Resource::Change(Change::Act(action, _)) => format!("/api/v1/events/{{id}}/{}", action.name()),
@@ -52,7 +53,7 @@ mod tests {
         }
     }
     /// The probes, and as many as the match has arms for resources, where one stands for every action.
-    const PATHS: usize = 3 + 12 + Action::ALL.len();
+    const PATHS: usize = 3 + 13 + Action::ALL.len();
 
     #[test]
     fn the_description_and_the_routes_have_the_same_paths_and_methods() {

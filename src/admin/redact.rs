@@ -121,6 +121,15 @@ pub(super) fn withheld(bytes: usize, sha256: Option<String>, why: &str) -> BodyP
     }
 }
 
+/// The preview with at most so many bytes of the body, in at most a third more of text.
+pub(super) fn shortened(preview: BodyPreview, bytes_max: usize) -> BodyPreview {
+    let is_text = preview.encoding == "utf-8";
+    let most = if is_text { bytes_max } else { bytes_max.div_ceil(3) * 4 };
+    let kept = preview.content.floor_char_boundary(most);
+    let truncated = preview.truncated || kept < preview.content.len();
+    BodyPreview { content: preview.content[..kept].to_owned(), truncated, ..preview }
+}
+
 /// The body with each value at one of the pointers replaced, and whether any was; `None` if one of them cannot be
 /// looked up.
 fn redacted(body: &[u8], pointers: &[String]) -> Option<(Vec<u8>, bool)> {

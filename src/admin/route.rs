@@ -27,6 +27,7 @@ pub(super) enum Resource {
     Events,
     Event(EventId),
     Body(EventId),
+    Failures(String),
     Operations,
     Operation(EventId),
     Change(Change),
@@ -140,6 +141,7 @@ impl Route {
             ["operations", id] => seen(Resource::Operation(operation(id)?)),
             ["operations", id, "stop"] => posted(Change::Stop(operation(id)?)),
             ["operations", id, "resume"] => posted(Change::Resume(operation(id)?)),
+            ["sources", name, "failures"] => seen(Resource::Failures(source(name)?)),
             ["upstreams", name, "pause"] => posted(Change::Pause(Pausing::Pause, upstream(name)?)),
             ["upstreams", name, "resume"] => posted(Change::Pause(Pausing::Resume, upstream(name)?)),
             _ => Err(unknown_path(path)),
@@ -158,6 +160,7 @@ impl Resource {
             | Self::Events
             | Self::Event(_)
             | Self::Body(_)
+            | Self::Failures(_)
             | Self::Operations
             | Self::Operation(_) => Role::Read,
         }
@@ -175,6 +178,13 @@ fn operation(id: &str) -> Result<EventId, Problem> {
     event_id(id).ok_or_else(|| {
         let help = "an id looks like 01960000-0000-7000-8000-000000000000; GET /api/v1/operations lists them";
         Problem::new(StatusCode::NOT_FOUND, "operation_unknown", format!("`{id}` is no operation id"), help)
+    })
+}
+
+fn source(name: &str) -> Result<String, Problem> {
+    decode(name).ok_or_else(|| {
+        let help = "write it as it is configured";
+        Problem::new(StatusCode::NOT_FOUND, "source_unknown", format!("`{name}` is no name of a source"), help)
     })
 }
 

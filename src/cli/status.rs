@@ -71,6 +71,15 @@ fn render(status: &Status) -> String {
     if status.pending_secrets.is_none() {
         out.push_str("\nsecrets that were handed over cannot be listed: the log says why\n");
     }
+    for failures in &status.failures {
+        let (source, kept, more) = (escaped(&failures.source), failures.kept, failures.not_explained);
+        let last = failures.last_cause.as_deref().map_or_else(|| "nothing that is tried explains it".into(), escaped);
+        let _ = writeln!(
+            out,
+            "\n{source} refused webhooks: {kept} kept with their likely causes, {more} counted only; the last: {last}; \
+             GET /api/v1/sources/{source}/failures shows them"
+        );
+    }
     if status.upstreams.is_empty() {
         return out;
     }
@@ -145,7 +154,9 @@ fn row(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::{Checks, Counts, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, StoreRow};
+    use crate::admin::api::{
+        Checks, Counts, FailureCount, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, StoreRow,
+    };
 
     #[test]
     fn a_status_says_what_waits_and_what_to_do() {
@@ -184,6 +195,12 @@ mod tests {
                 file: "data/pending/asana-1a2b3c4d".into(),
                 help: "add it, or delete the file".into(),
             }]),
+            failures: vec![FailureCount {
+                source: "shop".into(),
+                kept: 2,
+                not_explained: 7,
+                last_cause: Some("secret_expired".into()),
+            }],
             store: StoreRow {
                 engine: "sqlite".into(),
                 durability: "os: survives a crash, not a power cut".into(),

@@ -11,7 +11,10 @@ use crate::{
     document::format_duration,
     preset::Provider,
     time::{Clock, Wall},
-    verify::{Explanation, Freshness, Keyring, Refusal, Seen},
+    verify::{
+        Explanation, Freshness, Keyring, Refusal, Seen,
+        causes::{Cause, Question},
+    },
 };
 
 const EXAMPLES: &str = "Examples:
@@ -77,10 +80,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let token = token.as_deref().map(str::trim_end);
     let seen = Seen { method: &Method::POST, url: None, query: None, headers: &headers, token };
     let explanation = provider.scheme.explain(seen, &keyring, &body, now, provider.tolerance, PREVIEW_BYTES);
-    if args.json {
-        println!("{:#}", as_json(&provider, &explanation));
+    let causes = if explanation.is_authentic() {
+        Vec::new()
     } else {
-        print!("{}", as_text(&provider, &explanation));
+        let tolerance = provider.tolerance.unwrap_or_default();
+        let (scheme, keyring, body) = (&provider.scheme, &keyring, Some(&*body));
+        Question { scheme, seen, keyring, body, now, tolerance, others: &[] }.causes()
+    };
+    if args.json {
+        let mut json = as_json(&provider, &explanation);
+        json["causes"] = causes_as_json(&causes);
+        println!("{json:#}");
+    } else {
+        print!("{}{}", as_text(&provider, &explanation), causes_as_text(&explanation, &causes));
     }
     Ok(if explanation.is_authentic() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -253,6 +265,21 @@ fn as_json(provider: &Provider, explanation: &Explanation) -> Value {
     })
 }
 
+/// What probably is the cause, and what to do.
+fn causes_as_text(explanation: &Explanation, causes: &[Cause]) -> String {
+    let one = |cause: &Cause| format!("likely cause: {}\n  do: {}\n", cause.message(), cause.advice());
+    let is_mismatch = explanation.proof.as_ref().is_err_and(|refusal| refusal.is_mismatch());
+    if causes.is_empty() && is_mismatch {
+        return "likely cause: nothing that is tried explains it: another secret, or another body\n".to_owned();
+    }
+    causes.iter().map(one).collect()
+}
+
+fn causes_as_json(causes: &[Cause]) -> Value {
+    let one = |cause: &Cause| json!({ "code": cause.code(), "message": cause.message(), "advice": cause.advice(), "proven": cause.proven });
+    causes.iter().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +347,42 @@ mod tests {
             let shown = format!("{}{}", as_text(&provider, &explanation), as_json(&provider, &explanation));
             assert!(!shown.contains("test-secre") && !shown.contains("test-token"), "{shown}");
         }
+    }
+
+    #[test]
+    fn likely_causes_say_what_to_do() {
+        let (provider, explanation) = explained("partssource", "valid-under-the-previous-secret", Some(1_700_003_600));
+        let vector = provider.vectors.iter().find(|v| v.id == "valid-under-the-previous-secret").expect("it is there");
+        let key = provider.key_format.decode(vector.secrets[0].as_bytes()).expect("a key");
+        let keys = vec![SecretKey { id: "file s".into(), key, not_before: None, expires_at: None }];
+        let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>();
+        let question = Question {
+            scheme: &provider.scheme,
+            seen: Seen {
+                method: &Method::POST,
+                url: None,
+                query: None,
+                headers: &parse_headers(lines.as_bytes()).expect("headers"),
+                token: None,
+            },
+            keyring: &Keyring::new(keys, &provider.scheme).expect("a key of the right kind"),
+            body: Some(&vector.body),
+            now: Wall::from_unix_s(1_700_003_600),
+            tolerance: provider.tolerance.expect("it signs a time"),
+            others: &[],
+        };
+        let causes = question.causes();
+        let text = causes_as_text(&explanation, &causes);
+        assert!(text.starts_with("likely cause: the signed time is 1h before ours"), "{text}");
+        assert!(text.contains("\n  do: let the sender sign the time in UTC"), "{text}");
+        let json = causes_as_json(&causes);
+        assert_eq!((&json[0]["code"], &json[0]["proven"]), (&json!("time_zone"), &json!(true)));
+
+        let (_, explanation) = explained("partssource", "other-body", None);
+        let nothing = causes_as_text(&explanation, &[]);
+        assert_eq!(nothing, "likely cause: nothing that is tried explains it: another secret, or another body\n");
+        let (_, explanation) = explained("mobility-work", "unsigned", None);
+        assert_eq!(causes_as_text(&explanation, &[]), "");
     }
 
     #[test]

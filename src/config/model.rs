@@ -256,6 +256,8 @@ pub struct Source {
     pub store_body: bool,
     /// What nobody is shown.
     pub redact: Redact,
+    /// Whether the reasons of its last refusals are found out and kept.
+    pub explain: bool,
     /// `proxy`: pass the upstream's status on as it is.
     pub proxy_status_raw: bool,
     /// `proxy`: wait for the disk before the answer.

@@ -171,6 +171,10 @@ const IN_DELIVERY_BYTES: u64 = 64 << 20;
 const ENTRY_BYTES: u64 = 200;
 /// The program, the store's cache and what is too small to count.
 const BASE_BYTES: u64 = 48 << 20;
+/// Refusals of a source that are kept.
+const EXPLAINED_BYTES: u64 = 1 << 20;
+/// Finding out why, for one webhook at a time.
+const EXPLAINING_BYTES: u64 = 16 << 20;
 
 /// What the limits allow, part by part.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -200,9 +204,10 @@ impl Memory {
                 config.sources.values().map(|source| &**source)
             });
         let answers = config.sources.values().any(|source| source.mode != Mode::Queue);
-        Self::sum(&config.server.limits, &config.store, &config.replay, deliveries, answers)
+        let explained = config.sources.values().filter(|source| source.explain).count();
+        Self::sum(&config.server.limits, &config.store, &config.replay, deliveries, answers, explained)
     }
-    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: u64, answers: bool) -> Self {
+    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: u64, answers: bool, explained: usize) -> Self {
         let part = |name, how, bytes| Part { name, how, bytes };
         let mut parts = vec![
             part("bodies", "body_memory_max", limits.body_memory_max),
@@ -218,6 +223,10 @@ impl Memory {
         if answers {
             let bytes = times(limits.in_flight_max, ANSWER_BYTES);
             parts.push(part("answers", "in_flight_max × 64 KiB, of modes respond and proxy", bytes));
+        }
+        if explained > 0 {
+            let bytes = times(explained, EXPLAINED_BYTES).saturating_add(EXPLAINING_BYTES);
+            parts.push(part("explain", "16 MiB, and 1 MiB for each source with explain = true", bytes));
         }
         if store.engine == Engine::Memory {
             parts.push(part("store", "disk_bytes_max, of engine = \"memory\"", store.disk_bytes_max));
@@ -270,7 +279,9 @@ fn memory(reader: &Reader<'_>, whole: &Whole<'_>) {
         whole.drafts.iter().filter_map(|draft| draft.source.as_ref())
     });
     let answers = whole.drafts.iter().any(|draft| draft.mode != Mode::Queue);
-    let memory = Memory::sum(limits, whole.store, whole.replay, deliveries, answers);
+    let sources = whole.drafts.iter().filter_map(|draft| draft.source.as_ref());
+    let explained = sources.filter(|source| source.explain).count();
+    let memory = Memory::sum(limits, whole.store, whole.replay, deliveries, answers, explained);
     if memory.total() <= memory.max {
         return;
     }

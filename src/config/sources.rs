@@ -117,8 +117,8 @@ pub(super) fn read(
     let public_url = read_public_url(&mut section, scheme.as_ref(), provider.as_deref(), defaults);
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
+    let explain = section.read_or("explain", false);
     section.later("enforce", "leave it out: what does not verify is refused");
-    section.later("explain", "use `hookward verify` on a captured request");
     section.finish();
 
     let name_shared: Name = name.value.as_str().into();
@@ -153,6 +153,7 @@ pub(super) fn read(
         order_by,
         store_body,
         redact,
+        explain,
         proxy_status_raw: proxy_status.is_some_and(|at| at.value),
         proxy_keys_fsync: proxy_keys.is_some_and(|at| at.value),
         provider,

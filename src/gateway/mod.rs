@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    admin::{self, Admin, Operations, UpstreamStatus, api::PendingSecretRow},
+    admin::{self, Admin, FailureLog, Operations, UpstreamStatus, api::PendingSecretRow},
     config::{
         self, Config,
         model::{Durability, Engine},
@@ -63,6 +63,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     clock: Clock,
     operations: Arc<Operations>,
+    failures: Arc<FailureLog>,
 }
 
 /// Why a gateway does not start. A lower-case fragment that says what to do.
@@ -116,7 +117,12 @@ impl Gateway {
             let gate = gate.clone();
             Operations::new(store.clone(), clock.clone(), Arc::new(move |ids: &[EventId]| gate.forget(ids)))
         };
-        let parts = Parts { gate, store, lanes, health, metrics, clock, operations };
+        let failures = {
+            let counted = gate.failures().clone();
+            let sources = config.sources.values().map(|source| &**source);
+            FailureLog::new(sources, Box::new(move |source| counted.not_explained(source)))
+        };
+        let parts = Parts { gate, store, lanes, health, metrics, clock, operations, failures };
         let mut gateway = Self {
             public: address(&public, config.server.listen),
             admin: address(&admin, config.admin.listen),
@@ -225,11 +231,21 @@ impl Gateway {
             }),
             forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
             operations: parts.operations.clone(),
+            failures: parts.failures.clone(),
         }
     }
 
-    /// Tasks that look after clock, load and history.
+    /// Tasks that look after clock, load, history and refusals.
     fn watch(&mut self) {
+        if let Some(refused) = self.parts.gate.failures().take() {
+            let (log, ending) = (self.parts.failures.clone(), self.ending.clone());
+            self.tasks.push(tokio::spawn(async move {
+                tokio::select! {
+                    () = ending.cancelled() => {}
+                    () = log.keep(refused) => {}
+                }
+            }));
+        }
         let (parts, ending) = (self.parts.clone(), self.ending.clone());
         self.tasks.push(tokio::spawn(async move {
             let mut every = tokio::time::interval(WATCH_EVERY);

@@ -2,9 +2,10 @@
 
 use http::request::Parts;
 
-use super::{Gate, Rejection, admit::Admitted, restored, select::Cx};
+use super::{Gate, Rejection, admit::Admitted, failures::Refused, restored, select::Cx};
 use crate::{
     config::Source,
+    event::Body,
     preset::OnStale,
     secret::Secret,
     time::Wall,
@@ -15,12 +16,32 @@ use crate::{
 pub(super) struct Claimed {
     pub(super) cx: Cx,
     pub(super) head: Parts,
+    pub(super) token: Option<Secret>,
     pub(super) claim: Claim,
     /// Out of tolerance, or from before the store was restored, and the source holds what is authentic but stale.
     pub(super) stale: bool,
 }
 
 pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejection> {
+    match try_claim(gate, &admitted) {
+        Ok((claim, stale)) => Ok(Claimed { cx: admitted.cx, head: admitted.head, token: admitted.token, claim, stale }),
+        Err(why) => {
+            note(gate, &why, &admitted.cx, &admitted.head, admitted.token.as_ref(), None);
+            Err(why)
+        }
+    }
+}
+
+/// Lets the reason be found out, off the way of the request, if the source wants that.
+pub(super) fn note(gate: &Gate, why: &Rejection, cx: &Cx, head: &Parts, token: Option<&Secret>, body: Option<&Body>) {
+    let (source, exchange) = (&cx.route.source, &*cx.exchange);
+    if source.explain {
+        let url = signed_url(source, head);
+        gate.failures.note(why, Refused { source, exchange, head, token, url, body }, gate.clock.monotonic());
+    }
+}
+
+fn try_claim(gate: &Gate, admitted: &Admitted) -> Result<(Claim, bool), Rejection> {
     let Admitted { cx, head, token } = admitted;
     let source = &cx.route.source;
     if source.remote_keys.is_some() && cx.route.keys.load().keys().is_empty() {
@@ -30,14 +51,14 @@ pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejectio
         gate.full_said.awaits_secret(&source.name, gate.clock.monotonic());
         return Err(Rejection::AwaitsSecret);
     }
-    let url = signed_url(source, &head);
-    let claim = source.scheme.claim(seen(&head, token.as_ref(), url.as_deref()))?;
+    let url = signed_url(source, head);
+    let claim = source.scheme.claim(seen(head, token.as_ref(), url.as_deref()))?;
     let freshness = claim.freshness(cx.exchange.came_at, source.tolerance);
     let stale = judge(gate, source, freshness, claim.timestamp())?;
     if stale && !claim.may_be_held() {
         return Err(Rejection::Stale);
     }
-    Ok(Claimed { cx, head, claim, stale })
+    Ok((claim, stale))
 }
 
 /// Whether what was signed then is to be held, if it is authentic; or why it is refused.

@@ -14,6 +14,7 @@ mod budget;
 mod challenge;
 mod claim;
 mod destination;
+mod failures;
 mod full;
 mod health;
 mod observe;
@@ -53,6 +54,7 @@ use crate::{
 };
 
 pub use budget::Budget;
+pub use failures::{Failed, Failures};
 pub use observe::Peer;
 pub use outcome::{Ack, Rejection};
 pub use pending::{Pending, PendingSecret, is_configured};
@@ -88,6 +90,7 @@ pub struct Gate {
     clock: Clock,
     full_said: full::Said,
     pending: Arc<Pending>,
+    failures: Arc<Failures>,
     /// When the store was restored from a backup, if it was.
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
@@ -133,6 +136,7 @@ impl Gate {
             clock,
             full_said: full::Said::default(),
             pending: Arc::new(Pending::new(&config.store)),
+            failures: Arc::default(),
             restored_at,
             cut: CancellationToken::new(),
         })
@@ -151,6 +155,11 @@ impl Gate {
     /// Secrets that wait for an operator.
     pub fn pending(&self) -> &Arc<Pending> {
         &self.pending
+    }
+
+    /// Refusals of the sources that want them explained.
+    pub fn failures(&self) -> &Arc<Failures> {
+        &self.failures
     }
 
     /// Requests in flight, and bytes of bodies they hold.

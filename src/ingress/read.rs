@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use super::{Ack, Gate, Rejection, WireBody, budget::Share, claim::Claimed, observe::Exchange, select::Cx};
-use crate::{event::Body, verify::Claim};
+use crate::{event::Body, secret::Secret, verify::Claim};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,6 +26,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Received {
     pub(super) cx: Cx,
     pub(super) head: Parts,
+    pub(super) token: Option<Secret>,
     pub(super) claim: Claim,
     pub(super) stale: bool,
     pub(super) body: Body,
@@ -60,10 +61,10 @@ where
 }
 
 async fn receive(gate: &Gate, claimed: Claimed) -> Result<Received, Rejection> {
-    let Claimed { mut cx, head, claim, stale } = claimed;
+    let Claimed { mut cx, head, token, claim, stale } = claimed;
     let max = usize::try_from(cx.route.source.body_bytes_max).unwrap_or(usize::MAX);
     let body = collect(gate, &mut cx, &head, max).await?;
-    Ok(Received { cx, head, claim, stale, body })
+    Ok(Received { cx, head, token, claim, stale, body })
 }
 
 /// The whole body, of at most `max` bytes.

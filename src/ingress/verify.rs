@@ -22,15 +22,31 @@ pub(super) struct Verified {
 }
 
 pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Rejection> {
-    let Received { mut cx, head, claim, stale, body } = received;
+    let (proof, stale) = try_verify(gate, &received).inspect_err(|why| {
+        let Received { cx, head, token, body, .. } = &received;
+        claim::note(gate, why, cx, head, token.as_ref(), Some(body));
+    })?;
+    let Received { mut cx, head, body, .. } = received;
+    cx.unproven = None;
     let source = &cx.route.source;
+    gate.metrics.verified(&source.name, proof.secret_id());
+    let keys = source.key_plan.keys(&proof, &body, cx.exchange.came_at);
+    if keys.fell_back {
+        gate.metrics.key_fell_back(&source.name);
+    }
+    Ok(Verified { cx, head, body, proof, keys, stale })
+}
+
+fn try_verify(gate: &Gate, received: &Received) -> Result<(Proof, bool), Rejection> {
+    let Received { cx, claim, stale, body, .. } = received;
+    let (source, stale) = (&cx.route.source, *stale);
     let now = cx.exchange.came_at;
-    let proof = source.scheme.verify(&claim, &cx.route.keys.load(), &body, now).inspect_err(|refusal| {
+    let proof = source.scheme.verify(claim, &cx.route.keys.load(), body, now).inspect_err(|refusal| {
         if refusal.is_mismatch() {
             cx.route.remote.mismatched.notify_one();
         }
     })?;
-    if is_signed_for_strangers(source, &claim, &body) {
+    if is_signed_for_strangers(source, claim, body) {
         return Err(Rejection::SignedByHandshake);
     }
     // A time in the body is known, and believed, only now.
@@ -43,13 +59,7 @@ pub(super) fn verify(gate: &Gate, received: Received) -> Result<Verified, Reject
     } else {
         stale
     };
-    cx.unproven = None;
-    gate.metrics.verified(&source.name, proof.secret_id());
-    let keys = source.key_plan.keys(&proof, &body, now);
-    if keys.fell_back {
-        gate.metrics.key_fell_back(&source.name);
-    }
-    Ok(Verified { cx, head, body, proof, keys, stale })
+    Ok((proof, stale))
 }
 
 /// Whether a handshake of the provider would have signed this for anybody who asked.

@@ -8,6 +8,7 @@
 //! No provider is named here: providers are data, in `crate::preset`.
 
 mod algorithm;
+pub mod causes;
 mod check;
 mod claim;
 mod content;

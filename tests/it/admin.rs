@@ -17,7 +17,10 @@ use std::{
 };
 
 use hookward::{
-    admin::{self, Admin, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus, api::PendingSecretRow},
+    admin::{
+        self, Admin, FailureLog, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus,
+        api::PendingSecretRow,
+    },
     config::model::{AdminToken, Role},
     event::State,
     secret::Secret,
@@ -104,6 +107,7 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
                 }])
             })
         }),
+        failures: FailureLog::new(std::iter::empty(), Box::new(|_| 0)),
         operations: Operations::new(store.clone(), clock.clone(), forgotten.clone()),
         forgotten,
         store,

@@ -10,6 +10,7 @@ mod delivery;
 mod deploy;
 mod disk;
 mod end_to_end;
+mod explain;
 mod faults;
 mod fuzz;
 mod guard;

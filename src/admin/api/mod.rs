@@ -1,5 +1,6 @@
 //! What the admin API says, as types: written by the handlers, read by the commands.
 
+mod failures;
 mod filter;
 mod operations;
 mod status;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use filter::present;
 
+pub use failures::{CauseRow, FailureCount, FailureList, FailureRow};
 pub use filter::EventFilter;
 pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
 pub use status::{

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FailureCount;
 use crate::{store::Pause, telemetry::health::Reason};
 
 /// `GET /api/v1/status`.
@@ -19,6 +20,8 @@ pub struct Status {
     pub upstreams: Vec<UpstreamRow>,
     /// Secrets that providers handed over and that wait for an operator; null if they cannot be listed.
     pub pending_secrets: Option<Vec<PendingSecretRow>>,
+    /// Sources whose refusals are explained, and that refused something.
+    pub failures: Vec<FailureCount>,
 }
 
 /// A secret that was handed over in a registration handshake. Anybody may have sent it.
