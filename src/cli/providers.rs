@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     document::{format_duration, format_size},
     preset::{self, EvidenceKind, Locator, OnMismatch, OnStale, Provider},
-    verify::{CredentialPlace, EventKey, KeyPart},
+    verify::{CredentialPlace, EventKey, KeyKind, KeyPart},
 };
 
 const EXAMPLES: &str = "Examples:
@@ -244,14 +244,16 @@ fn facts(provider: &Provider) -> Vec<(&'static str, String)> {
         ("stale", Some(word(provider.on_stale, &OnStale::ALL)).filter(|_| provider.scheme.is_timed())),
         ("mismatch", Some(word(provider.on_mismatch, &OnMismatch::ALL))),
         ("evidence", Some(format!("{}: {}", provider.evidence.kind.name(), provider.evidence.place))),
-        ("known answers", Some(provider.vectors.len().to_string())),
     ];
     facts.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }
 
 fn secret(provider: &Provider) -> String {
     let format = provider.key_format.name();
-    if provider.key_format.is_public() { format!("the provider's public key, as {format}") } else { format.to_owned() }
+    match provider.scheme.key_kind() {
+        Some(kind @ KeyKind::Public(_)) => format!("{} of the provider, as {format}", kind.name()),
+        _ => format.to_owned(),
+    }
 }
 
 fn event_key(key: &EventKey) -> String {
@@ -388,7 +390,7 @@ mod tests {
             ("trello", "- what is known of it is second-hand"),
             ("trello", "signs the URL   yes"),
             ("paypal", "- webhook_id: the id of the webhook"),
-            ("discord", "the provider's public key, as ed25519-hex"),
+            ("discord", "an Ed25519 public key of the provider, as ed25519-hex"),
             ("ebay", "- GET with "),
             ("adyen-classic", "success body    [accepted]"),
         ] {
