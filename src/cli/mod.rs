@@ -17,6 +17,7 @@ mod status;
 mod store;
 mod upstreams;
 mod verify;
+mod who;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 

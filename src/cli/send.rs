@@ -1,30 +1,27 @@
 //! `hookward send`: signed requests as any provider, one or a steady stream.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{IsTerminal as _, Read as _},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
+    collections::BTreeMap, fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
-use super::{FAILED, echo::duration, providers, sign::SecretArgs};
+use super::{
+    CONFIGURATION, FAILED,
+    echo::duration,
+    who::{Key, Known, PrivateArgs, Who, header_line},
+};
 use crate::{
     document::format_duration,
     http::client::{Client, Sent},
-    preset::Provider,
-    secret::Secret,
     telemetry::log::escaped,
     time::{Clock, Wall},
-    verify::{SignRequest, SigningKey},
+    verify::{SignRequest, Signature},
 };
 
 /// Send signed requests of any provider to a URL.
@@ -37,23 +34,29 @@ use crate::{
     -u http://127.0.0.1:8080/hooks/partssource
   echo '{\"id\":<n>}' | hookward send -p price2b --secret-file secrets/price2b -b - \\
     -u http://127.0.0.1:8080/hooks/price2b -n 1000 --rate 50 --numbered
+  hookward send -p github --secret-env SECRET -H 'X-GitHub-Event: push' -u http://127.0.0.1:8080/hooks/github
+  hookward send -c hookward.toml --source paypal --private-key paypal.pem -u http://127.0.0.1:8080/hooks/paypal
+
+Without --body a sample of the provider is sent.
 
 Exit code 0 if every request was answered with a 2xx, 1 if not.")]
 pub(super) struct Args {
-    /// As which provider (see `hookward providers`).
-    #[arg(short, long)]
-    provider: String,
     #[command(flatten)]
-    secret: SecretArgs,
+    who: Who,
+    #[command(flatten)]
+    private: PrivateArgs,
     /// Where to; {token} in it becomes the secret, for providers whose proof is a part of the path.
     #[arg(short, long)]
     url: String,
-    /// The body: a file, or - for standard input.
+    /// The URL as the provider knows it, where that is signed: whole, or only where paths begin [default: --url].
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// The body: a file, or - for standard input [default: a sample of the provider].
     #[arg(short, long, value_name = "FILE")]
-    body: PathBuf,
-    /// One more header, such as 'X-GitHub-Event: push'.
+    body: Option<PathBuf>,
+    /// One more header, such as 'X-GitHub-Event: push'; signed, where the provider signs it.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_line)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, String)>,
     /// How many requests.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1)]
     count: u64,
@@ -82,71 +85,63 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "not a number above 0 and up to 100000".to_owned())
 }
 
-fn header_line(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let wrong = || "not of the form 'Name: value'".to_owned();
-    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
-    Ok((name.trim().parse().map_err(|_| wrong())?, value.trim().parse().map_err(|_| wrong())?))
+/// How each request is made.
+struct Signer {
+    known: Known,
+    key: Key,
+    public_url: String,
+    headers: Vec<(HeaderName, String)>,
 }
 
-/// What a request needs to be authentic.
-#[derive(Debug, Default)]
-struct Signed {
-    headers: Vec<(HeaderName, HeaderValue)>,
-    /// The secret part of the path, where that is the proof.
-    path_token: Option<String>,
-}
-
-/// Signs one body, with an id and a nonce of its own.
-fn sign(provider: &Provider, key: &Secret, body: &[u8], now: Wall) -> anyhow::Result<Signed> {
-    let id = format!("msg_{:032x}", rand::random::<u128>());
-    let nonce = format!("{:032x}", rand::random::<u128>());
-    let request = SignRequest { id: &id, nonce: &nonce, ..SignRequest::new(SigningKey::Shared(key), body, now) };
-    let signature = provider.scheme.sign(&request)?;
-    let header = |(name, value): (HeaderName, String)| {
-        let value = HeaderValue::try_from(value).with_context(|| format!("failed to make the header {name}"))?;
-        Ok((name, value))
-    };
-    let headers = signature.headers.into_iter().map(header).collect::<anyhow::Result<_>>()?;
-    Ok(Signed { headers, path_token: signature.token })
+impl Signer {
+    /// Signs one body, with an id and a nonce of its own.
+    fn sign(&self, body: &[u8], at: Wall) -> anyhow::Result<Signature> {
+        let id = format!("msg_{:032x}", rand::random::<u128>());
+        let nonce = format!("{:032x}", rand::random::<u128>());
+        self.known.sign(&SignRequest {
+            key: self.key.signing(),
+            method: &self.method(),
+            url: Some(&self.public_url),
+            body,
+            at,
+            id: &id,
+            nonce: &nonce,
+            headers: &self.headers,
+        })
+    }
+    fn method(&self) -> Method {
+        self.known.provider.webhook_methods().first().cloned().unwrap_or(Method::POST)
+    }
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let provider = providers::find(&args.provider)?;
-    let mut secrets = args.secret.load(provider.key_format)?;
-    anyhow::ensure!(secrets.len() == 1, "give one secret: a sender signs with one");
-    let (_, secret) = secrets.remove(0);
-    let body = read(&args.body)?;
-    let signer = move |body: &[u8], now| sign(&provider, &secret.key, body, now);
-    let summary = send(&args, body, signer, &Clock::system()).await?;
+    let Some(known) = args.who.load()? else { return Ok(ExitCode::from(CONFIGURATION)) };
+    let body = known.read_body(args.body.as_deref())?;
+    let clock = Clock::system();
+    let key = args.private.key(&known, &args.who.secret, clock.wall())?;
+    let public_url = known.public_url(args.public_url.as_deref(), &args.url)?;
+    let signer = Signer { known, key, public_url, headers: args.headers.clone() };
+    let summary = send(&args, body, signer.method(), |body, now| signer.sign(body, now), &clock).await?;
     print!("{}", if args.json { summary.json() } else { summary.text() });
     Ok(if summary.all_taken() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
-}
-
-fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
-    if path.as_os_str() == "-" {
-        let mut body = Vec::new();
-        std::io::stdin().read_to_end(&mut body).context("failed to read standard input")?;
-        return Ok(body);
-    }
-    std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))
 }
 
 /// Sends all requests and waits for their answers.
 async fn send(
     args: &Args,
     body: Vec<u8>,
-    sign: impl Fn(&[u8], Wall) -> anyhow::Result<Signed>,
+    method: Method,
+    sign: impl Fn(&[u8], Wall) -> anyhow::Result<Signature>,
     clock: &Clock,
 ) -> anyhow::Result<Summary> {
-    let url = |token: &str| {
-        let text = args.url.replace("{token}", token);
+    let url = |text: &str| {
         let url = text.parse::<Uri>().ok().filter(|url| url.host().is_some() && url.scheme().is_some());
         // As typed: what is wrong with it may be the secret in it.
         url.with_context(|| {
             format!("`{}` is not a URL: write it as http://127.0.0.1:8080/hooks/NAME", escaped(&args.url))
         })
     };
-    let client = Client::new(&url("token")?, args.ca.as_deref(), clock.clone())?;
+    let client = Client::new(&url(&args.url.replace("{token}", "token"))?, args.ca.as_deref(), clock.clone())?;
     let bar = bar(args);
     let room = Arc::new(Semaphore::new(usize::from(args.concurrency)));
     let mut pace = args.rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
@@ -159,15 +154,18 @@ async fn send(
         let permit = room.clone().acquire_owned().await.context("failed to wait for room")?;
         let body = if args.numbered { numbered(&body, number) } else { body.clone() };
         let signed = sign(&body, clock.wall())?;
-        let url = url(signed.path_token.as_deref().unwrap_or("{token}"))?;
+        let token = signed.token.as_deref().unwrap_or("{token}");
+        let url = url(&signed.url(&args.url.replace("{token}", token)))?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.extend(args.headers.iter().cloned());
-        headers.extend(signed.headers);
+        for (name, value) in signed.headers {
+            let value = HeaderValue::try_from(value).with_context(|| format!("failed to make the header {name}"))?;
+            headers.append(name, value);
+        }
+        let (body, method) = (signed.body.map_or(body, Bytes::from), method.clone());
         let (client, timeout, bar) = (client.clone(), args.timeout, bar.clone());
         running.spawn(async move {
             let sent_at = Instant::now();
-            let sent = client.send(Method::POST, url, headers, body, timeout).await;
+            let sent = client.send(method, url, headers, body, timeout).await;
             drop(permit);
             bar.inc(1);
             (sent, sent_at.elapsed())
@@ -306,10 +304,11 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the signature of `sign`")]
-    fn signed(body: &[u8], now: Wall) -> anyhow::Result<Signed> {
+    fn signed(body: &[u8], now: Wall) -> anyhow::Result<Signature> {
         let proof = format!("{} at {}", body.len(), now.unix_s());
-        let headers = vec![(HeaderName::from_static("x-signature"), proof.parse().expect("a value"))];
-        Ok(Signed { headers, path_token: Some("t0ken".to_owned()) })
+        let headers = vec![(HeaderName::from_static("x-signature"), proof)];
+        let query = vec![("a".to_owned(), "b c".to_owned())];
+        Ok(Signature { headers, query, token: Some("t0ken".to_owned()), body: None })
     }
 
     #[tokio::test]
@@ -317,10 +316,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let echo = serve(listener, Options { fail_first: 1, ..Options::default() }).expect("serves");
         let url = format!("http://{}/in/{{token}}", echo.address());
-        let more = ["--secret", "s", "-n", "12", "--numbered", "--concurrency", "3", "-H", "X-Kind: push"];
+        let more = ["--secret", "s", "-n", "12", "--numbered", "--concurrency", "3"];
         let args = parse(&url, &more).expect("arguments");
         let clock = Clock::starting_at(Wall::from_unix_s(1_700_000_000));
-        let summary = send(&args, b"{\"n\":<n>,\"m\":<n>}".to_vec(), signed, &clock).await.expect("sent");
+        let summary = send(&args, b"{\"n\":<n>,\"m\":<n>}".to_vec(), Method::PUT, signed, &clock).await.expect("sent");
 
         let expected = BTreeMap::from([("200".to_owned(), 11), ("503".to_owned(), 1)]);
         assert_eq!(summary.results, expected);
@@ -333,8 +332,7 @@ mod tests {
         all.sort();
         assert_eq!(bodies, all);
         for received in received {
-            assert_eq!(received.line, "POST /in/t0ken");
-            assert_eq!(received.header("x-kind").as_deref(), Some("push"));
+            assert_eq!(received.line, "PUT /in/t0ken?a=b+c");
             let signature = received.header("x-signature").expect("a signature");
             assert!(signature.starts_with(&format!("{} at 1700000", received.body.len())));
         }
@@ -345,7 +343,7 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("an address");
         let args =
             parse(&format!("http://{closed}/"), &["--secret", "s", "-n", "5", "--rate", "0.5"]).expect("arguments");
-        let summary = send(&args, vec![], signed, &Clock::system()).await.expect("sent");
+        let summary = send(&args, vec![], Method::POST, signed, &Clock::system()).await.expect("sent");
         assert_eq!(summary.results, BTreeMap::from([("connection refused".to_owned(), 5)]));
         assert!(summary.took >= Duration::from_secs(8), "{:?}", summary.took);
     }

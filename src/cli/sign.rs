@@ -1,27 +1,31 @@
 //! `hookward sign`.
 
 use std::{
-    fmt,
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    str::FromStr,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use http::{HeaderName, Method};
 use serde_json::json;
 
-use super::providers;
+use super::{
+    CONFIGURATION,
+    who::{Key, Known, Origin, PrivateArgs, Who, header_line},
+};
 use crate::{
-    preset::Provider,
     secret::Secret,
     time::{Clock, Wall},
-    verify::{CredentialPlace, KeyFormat, SecretKey, SignRequest, SigningKey, encode_hex},
+    verify::{CredentialPlace, SignRequest, SigningKey, encode_hex},
 };
 
 const EXAMPLES: &str = "Examples:
   hookward sign -p partssource --secret-file secrets/partssource -b order.json
   hookward sign -p stripe --secret-env STRIPE_SECRET --json
+  hookward sign -c hookward.toml --source twilio -u http://127.0.0.1:8080/hooks/twilio
+  hookward sign -p discord --new-key discord.pem      a key pair, for a provider that has one
+  hookward sign -p paypal --private-key paypal.pem --param webhook_id=1JE42
   sh -c \"$(hookward sign -p slack --secret-file secrets/slack)\"      signs and sends
 
 Without --body a sample of the provider is signed. A secret is never printed: where the provider \
@@ -32,18 +36,23 @@ command soon: a provider's tolerance is often five minutes.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// As which provider (see `hookward providers`).
-    #[arg(short, long)]
-    provider: String,
     #[command(flatten)]
-    secret: SecretArgs,
-    /// The exact body: a file, or - for standard input.
+    who: Who,
+    #[command(flatten)]
+    private: PrivateArgs,
+    /// The exact body: a file, or - for standard input [default: a sample of the provider].
     #[arg(short, long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// Where the request goes; {token} in it stands for the secret, for providers whose proof is a part of the
     /// path [default: the source of that name at 127.0.0.1:8080].
     #[arg(short, long)]
     url: Option<String>,
+    /// The URL as the provider knows it, where that is signed: whole, or only where paths begin [default: --url].
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// One more header, such as 'X-GitHub-Event: push'; signed, where the provider signs it.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_line)]
+    headers: Vec<(HeaderName, String)>,
     /// The signed time in Unix seconds [default: now].
     #[arg(long, value_name = "SECONDS")]
     timestamp: Option<i64>,
@@ -58,131 +67,26 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Where secrets are, for commands that take them.
-#[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
-pub(super) struct SecretArgs {
-    /// A file with the secret; one trailing newline is not part of it.
-    #[arg(long, value_name = "FILE")]
-    secret_file: Vec<PathBuf>,
-    /// An environment variable with the secret.
-    #[arg(long, value_name = "NAME")]
-    secret_env: Vec<String>,
-    /// The secret itself. Careful: others on this machine see it in the list of processes, and your shell keeps
-    /// it in its history.
-    #[arg(long, value_name = "SECRET")]
-    secret: Vec<TypedSecret>,
-}
-
-/// A secret from the command line; `Debug` shows nothing of it.
-#[derive(Clone, Debug)]
-struct TypedSecret(Secret);
-
-impl FromStr for TypedSecret {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(Secret::new(text)))
-    }
-}
-
-/// Where one secret is.
-#[derive(Clone, Debug)]
-pub(super) enum Origin {
-    File(PathBuf),
-    Env(String),
-    Typed,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Env(name) => write!(f, "env {name}"),
-            Self::Typed => f.write_str("--secret"),
-        }
-    }
-}
-
-impl SecretArgs {
-    /// All secrets, decoded, each under the name of where it is from.
-    pub(super) fn load(&self, format: KeyFormat) -> anyhow::Result<Vec<(Origin, SecretKey)>> {
-        let files = self.secret_file.iter().map(|path| {
-            let text = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-            Ok((Origin::File(path.clone()), Secret::new(text)))
-        });
-        let variables = self.secret_env.iter().map(|name| {
-            let text = std::env::var(name).with_context(|| format!("failed to read the variable {name}"))?;
-            Ok((Origin::Env(name.clone()), Secret::new(text)))
-        });
-        let typed = self.secret.iter().map(|secret| Ok((Origin::Typed, secret.0.clone())));
-        let all = files.chain(variables).chain(typed);
-        all.map(|found: anyhow::Result<(Origin, Secret)>| {
-            let (origin, text) = found?;
-            let text = secret_text(text.expose()).with_context(|| format!("failed to use {origin}"))?;
-            let decoded = format.decode(text);
-            let key = decoded
-                .map_err(|error| anyhow!("failed to use {origin}: {error}; copy it whole, as the provider shows it"))?;
-            let id = origin.to_string().into();
-            Ok((origin, SecretKey { id, key, not_before: None, expires_at: None }))
-        })
-        .collect()
-    }
-}
-
-/// The secret in a file's text: one trailing newline is an editor's, a byte order mark is a mistake.
-fn secret_text(text: &[u8]) -> anyhow::Result<&[u8]> {
-    ensure!(!text.starts_with(b"\xef\xbb\xbf"), "it begins with a byte order mark: save it as UTF-8 without one");
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    Ok(text.strip_suffix(b"\r").unwrap_or(text))
-}
-
 #[expect(clippy::unused_async, reason = "every command has one shape")]
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let provider = providers::find(&args.provider)?;
-    let mut secrets = args.secret.load(provider.key_format)?;
-    ensure!(secrets.len() == 1, "give one secret: a sender signs with one");
-    let (origin, key) = secrets.remove(0);
-    let body = Body::read(args.body.as_deref(), &provider)?;
+    let Some(known) = args.who.load()? else { return Ok(ExitCode::from(CONFIGURATION)) };
+    let now = Clock::system().wall();
+    let body = known.read_body(args.body.as_deref())?;
+    let key = args.private.key(&known, &args.who.secret, now)?;
     let random = encode_hex(&rand::random::<[u8; 20]>());
     let request = Request {
-        at: args.timestamp.map_or_else(|| Clock::system().wall(), Wall::from_unix_s),
+        at: args.timestamp.map_or(now, Wall::from_unix_s),
         id: args.id.unwrap_or_else(|| format!("msg_{random}")),
         nonce: args.nonce.unwrap_or(random),
         url: args.url,
+        public_url: args.public_url,
+        headers: args.headers,
+        file: args.body,
     };
-    let made = request.make(&provider, &key.key, &origin, &body)?;
-    let text = if args.json { made.json(&provider, &body, &origin)? } else { made.curl(&body) };
+    let made = request.make(&known, &key, &body)?;
+    let text = if args.json { made.json()? } else { made.curl() };
     std::io::stdout().write_all(text.as_bytes()).context("failed to write to standard output")?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The body, and how a command line names it.
-enum Body {
-    File(PathBuf, Vec<u8>),
-    Stdin(Vec<u8>),
-    Sample(Vec<u8>),
-}
-
-impl Body {
-    fn read(from: Option<&Path>, provider: &Provider) -> anyhow::Result<Self> {
-        match from {
-            Some(path) if path == Path::new("-") => {
-                let mut bytes = Vec::new();
-                std::io::stdin().read_to_end(&mut bytes).context("failed to read standard input")?;
-                Ok(Self::Stdin(bytes))
-            }
-            Some(path) => {
-                let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-                Ok(Self::File(path.to_owned(), bytes))
-            }
-            None => Ok(Self::Sample(provider.sample.clone().unwrap_or_else(|| b"{}".to_vec()))),
-        }
-    }
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::File(_, bytes) | Self::Stdin(bytes) | Self::Sample(bytes) => bytes,
-        }
-    }
 }
 
 /// What is to be signed, but for the body.
@@ -191,79 +95,152 @@ struct Request {
     id: String,
     nonce: String,
     url: Option<String>,
+    public_url: Option<String>,
+    headers: Vec<(HeaderName, String)>,
+    /// Where the body is from.
+    file: Option<PathBuf>,
 }
 
-/// A signed request. Texts are shell words already: a secret stands in them as a reference, never as itself.
+/// A signed request. Where a credential belongs, something else stands, and it is known nowhere here.
 struct Made {
-    /// Without the secret: `{token}` stands for it.
+    method: Method,
     url: String,
-    url_word: String,
+    public_url: String,
     headers: Vec<(String, String)>,
-    credential: Option<String>,
+    body: Vec<u8>,
+    /// Where the body is, if what is sent is what stands there.
+    file: Option<PathBuf>,
+    credential: Option<Credential>,
+}
+
+/// A credential that a request shows.
+struct Credential {
+    place: CredentialPlace,
+    origin: Origin,
+    /// What stands in its place.
+    blank: String,
 }
 
 impl Request {
-    fn make(&self, provider: &Provider, key: &Secret, origin: &Origin, body: &Body) -> anyhow::Result<Made> {
-        let scheme = &provider.scheme;
-        let place = scheme.credential_place();
-        let token = place == Some(&CredentialPlace::Token);
+    fn make(&self, known: &Known, key: &Key, body: &[u8]) -> anyhow::Result<Made> {
+        let provider = &known.provider;
+        let blank = format!("hookward-{}", encode_hex(&rand::random::<[u8; 16]>()));
+        let credential = match (provider.scheme.credential_place(), key) {
+            (Some(place), Key::Shared(origin, secret)) => {
+                ensure_plain(place, secret)?;
+                Some(Credential { place: place.clone(), origin: origin.clone(), blank: blank.clone() })
+            }
+            _ => None,
+        };
+        let is_token = credential.as_ref().is_some_and(|credential| credential.place == CredentialPlace::Token);
         let default = || {
-            let token = if token { "/{token}" } else { "" };
-            format!("http://127.0.0.1:8080/hooks/{}{token}", provider.name)
+            let path = known.source.as_ref().map(|source| source.path.text.clone());
+            let token = if is_token { "/{token}" } else { "" };
+            let path = path.unwrap_or_else(|| format!("/hooks/{}{token}", provider.name));
+            format!("http://127.0.0.1:8080{path}")
         };
         let url = self.url.clone().unwrap_or_else(default);
-        let reference = reference(origin);
-        let url_word = match url.split_once("{token}") {
-            Some((before, after)) if token => format!("{}{reference}{}", quote(before), quote(after)),
-            _ => quote(&url),
-        };
-        let credential = match place {
-            Some(CredentialPlace::Header(name)) => Some(format!("--header {}{reference}", quote(&format!("{name}: ")))),
-            Some(CredentialPlace::Basic) => Some(format!("--user {reference}")),
-            Some(CredentialPlace::Token | CredentialPlace::Query(_) | CredentialPlace::Json(_)) | None => None,
-        };
-        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        if scheme.is_signed() {
-            let request = SignRequest {
-                id: &self.id,
-                nonce: &self.nonce,
-                ..SignRequest::new(SigningKey::Shared(key), body.bytes(), self.at)
-            };
-            let signature = scheme.sign(&request)?;
-            headers.extend(signature.headers.into_iter().map(|(name, value)| (name.to_string(), value)));
-        }
-        Ok(Made { url, url_word, headers, credential })
+        let public_url = known.public_url(self.public_url.as_deref(), &url)?;
+        let blank = Secret::new(blank);
+        let method = provider.webhook_methods().first().unwrap_or(&Method::POST);
+        let signature = known.sign(&SignRequest {
+            key: if credential.is_some() { SigningKey::Shared(&blank) } else { key.signing() },
+            method,
+            url: Some(&public_url),
+            body,
+            at: self.at,
+            id: &self.id,
+            nonce: &self.nonce,
+            headers: &self.headers,
+        })?;
+        let url = signature.url(&signature.token.as_ref().map_or(url.clone(), |token| url.replace("{token}", token)));
+        let headers = signature.headers.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        Ok(Made {
+            method: method.clone(),
+            url,
+            public_url: signature.url(&public_url),
+            headers: headers.collect(),
+            file: self.file.clone().filter(|_| signature.body.is_none()),
+            body: signature.body.unwrap_or_else(|| body.to_vec()),
+            credential,
+        })
     }
 }
 
+/// A shell puts a secret into a query or a document as it is.
+fn ensure_plain(place: &CredentialPlace, secret: &Secret) -> anyhow::Result<()> {
+    let text = String::from_utf8_lossy(secret.expose());
+    let is_plain = match place {
+        CredentialPlace::Query(_) => form_urlencoded::byte_serialize(secret.expose()).collect::<String>() == text,
+        CredentialPlace::Json(_) => json!(text).to_string() == format!("\"{text}\""),
+        CredentialPlace::Token | CredentialPlace::Basic | CredentialPlace::Header(_) => true,
+    };
+    ensure!(
+        is_plain,
+        "the secret has characters that must be escaped at {place}: use `hookward send`, which does that"
+    );
+    Ok(())
+}
+
 impl Made {
-    fn curl(&self, body: &Body) -> String {
-        let mut lines = vec![format!("curl --request POST {}", self.url_word)];
-        lines.extend(
-            self.headers.iter().map(|(name, value)| format!("--header {}", quote(&format!("{name}: {value}")))),
-        );
-        lines.extend(self.credential.clone());
-        lines.push(match body {
-            Body::File(path, _) => format!("--data-binary {}", quote(&format!("@{}", path.display()))),
-            Body::Stdin(_) => "--data-binary @-".to_owned(),
-            // Samples are texts of a preset and begin with a brace, never with an @.
-            Body::Sample(bytes) => format!("--data-binary {}", quote(&String::from_utf8_lossy(bytes))),
+    fn curl(&self) -> String {
+        let mut lines = vec![format!("curl --request {} {}", self.method, self.word(&self.url))];
+        for (name, value) in &self.headers {
+            let basic = self.credential.as_ref().filter(|credential| credential.place == CredentialPlace::Basic);
+            lines.push(match basic.filter(|_| name == "authorization") {
+                Some(credential) => format!("--user {}", reference(&credential.origin)),
+                // A name with a colon alone would take the header out.
+                None if value.is_empty() => format!("--header {}", quote(&format!("{name};"))),
+                None => format!("--header {}", self.word(&format!("{name}: {value}"))),
+            });
+        }
+        lines.push(match self.file.as_deref() {
+            Some(path) if path == Path::new("-") => "--data-binary @-".to_owned(),
+            Some(path) => format!("--data-binary {}", quote(&format!("@{}", path.display()))),
+            // A document, or a form: neither begins with an @.
+            None => format!("--data-binary {}", self.word(&String::from_utf8_lossy(&self.body))),
         });
         format!("{}\n", lines.join(" \\\n  "))
     }
 
-    fn json(&self, provider: &Provider, body: &Body, origin: &Origin) -> anyhow::Result<String> {
-        let Ok(text) = std::str::from_utf8(body.bytes()) else {
+    /// A shell word, with a reference to the credential where that belongs.
+    fn word(&self, text: &str) -> String {
+        let parts = self.credential.as_ref().and_then(|credential| {
+            let (before, after) = text.split_once(&credential.blank)?;
+            Some(format!("{}{}{}", quote(before), reference(&credential.origin), quote(after)))
+        });
+        parts.unwrap_or_else(|| if text.is_empty() { "''".to_owned() } else { quote(text) })
+    }
+
+    fn json(&self) -> anyhow::Result<String> {
+        let Ok(body) = std::str::from_utf8(&self.body) else {
             bail!("failed to write the body as JSON: it is not UTF-8; leave --json away and use the curl command");
         };
-        let headers: serde_json::Map<_, _> =
-            self.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        let credential = provider
-            .scheme
-            .credential_place()
-            .map(|place| json!({ "place": place.to_string(), "secret": origin.to_string() }));
-        let value =
-            json!({ "method": "POST", "url": self.url, "headers": headers, "body": text, "credential": credential });
+        let (blank, shown) = match &self.credential {
+            Some(Credential { place: CredentialPlace::Token, blank, .. }) => (blank.as_str(), "{token}"),
+            Some(credential) => (credential.blank.as_str(), "{secret}"),
+            None => ("", ""),
+        };
+        let without = |text: &str| if blank.is_empty() { text.to_owned() } else { text.replace(blank, shown) };
+        // That of a credential is left out: who reads this puts it there.
+        let shows = |name: &str| match self.credential.as_ref().map(|credential| &credential.place) {
+            Some(CredentialPlace::Header(header)) => name == header.as_str(),
+            Some(CredentialPlace::Basic) => name == "authorization",
+            _ => false,
+        };
+        let headers = self.headers.iter().filter(|(name, _)| !shows(name));
+        let headers: serde_json::Map<_, _> = headers.map(|(name, value)| (name.clone(), json!(value))).collect();
+        let credential = self.credential.as_ref().map(
+            |credential| json!({ "place": credential.place.to_string(), "secret": credential.origin.to_string() }),
+        );
+        let value = json!({
+            "method": self.method.as_str(),
+            "url": without(&self.url),
+            "public_url": without(&self.public_url),
+            "headers": headers,
+            "body": without(body),
+            "credential": credential,
+        });
         Ok(format!("{value:#}\n"))
     }
 }
@@ -289,21 +266,31 @@ fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cli::providers, preset::Provider};
 
     const AT: Wall = Wall::from_unix_s(1_700_000_000);
 
-    fn made(name: &str, secret: &str, body: &Body) -> (Made, std::sync::Arc<Provider>) {
-        let provider = providers::find(name).expect("it ships");
+    fn made(name: &str, secret: &str, file: Option<&str>, body: &[u8], origin: Origin) -> anyhow::Result<Made> {
+        let provider = Provider::clone(&providers::find(name).expect("it ships"));
         let key = provider.key_format.decode(secret.as_bytes()).expect("a key");
-        let request = Request { at: AT, id: "msg_1".into(), nonce: "n1".into(), url: None };
-        (request.make(&provider, &key, &Origin::File("secrets/it's".into()), body).expect("signed"), provider)
+        let known = Known { provider, secrets: vec![], source: None };
+        let request = Request {
+            at: AT,
+            id: "msg_1".into(),
+            nonce: "n1".into(),
+            url: None,
+            public_url: None,
+            headers: vec![],
+            file: file.map(Into::into),
+        };
+        request.make(&known, &Key::Shared(origin, key), body)
     }
 
     #[test]
     fn a_signed_request_is_a_curl_command() {
-        let body = Body::File("a b.json".into(), b"{\"it's\":1}".to_vec());
-        let (made, _) = made("mobility-work", "mobility-work-test-secret", &body);
-        let curl = made.curl(&body);
+        let secret = "mobility-work-test-secret";
+        let made = made("mobility-work", secret, Some("a b.json"), b"{\"it's\":1}", Origin::Typed).expect("signed");
+        let curl = made.curl();
         let lines: Vec<_> = curl.lines().collect();
         assert_eq!(lines[0], "curl --request POST http://127.0.0.1:8080/hooks/mobility-work \\");
         assert_eq!(lines[1], "  --header 'content-type: application/json' \\");
@@ -313,35 +300,35 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_in_the_body_is_printed_with_the_body() {
+        let body = br#"{"signature":{"timestamp":"1","token":"t0","signature":"s0"}}"#;
+        let made = made("mailgun", "mailgun-test-secret", Some("a.json"), body, Origin::Typed).expect("signed");
+        let curl = made.curl();
+        assert!(curl.contains(r#"--data-binary '{"signature":{"#) && curl.contains(r#""1700000000""#), "{curl}");
+        assert!(!curl.contains("a.json") && !curl.contains("s0"), "{curl}");
+    }
+
+    #[test]
     fn a_credential_is_referred_to_and_never_printed() {
-        let body = Body::Sample(b"{}".to_vec());
+        let secret = "canary-canary-canary";
         for (name, expected) in [
             ("gains", r#"--header 'authorization: '"$(cat 'secrets/it'\''s')""#),
             ("sourcehub", r#"http://127.0.0.1:8080/hooks/sourcehub/"$(cat 'secrets/it'\''s')""#),
+            ("microsoft-graph", r#"--data-binary '{"value":[{"clientState":"'"$(cat 'secrets/it'\''s')"'"}]}'"#),
+            ("customer-io", ""),
         ] {
-            let (made, provider) = made(name, "canary-canary-canary", &body);
-            let curl = made.curl(&body);
-            let json = made.json(&provider, &body, &Origin::Env("NAME".into())).expect("text");
+            let body = br#"{"value":[{"clientState":""}]}"#;
+            let Ok(made) = made(name, secret, None, body, Origin::File("secrets/it's".into())) else {
+                panic!("{name}")
+            };
+            let (curl, json) = (made.curl(), made.json().expect("text"));
             assert!(curl.contains(expected), "{curl}");
             assert!(!curl.contains("canary") && !json.contains("canary"));
-            assert!(json.contains("\"secret\": \"env NAME\""), "{json}");
+            if !expected.is_empty() {
+                assert!(json.contains("\"secret\": \"file secrets/it's\"") && !json.contains("hookward-"), "{json}");
+            }
         }
-    }
-
-    #[test]
-    fn a_secret_file_loses_one_newline_and_refuses_a_byte_order_mark() {
-        for (text, expected) in [("abc\n", "abc"), ("abc\r\n", "abc"), ("abc\n\n", "abc\n"), ("abc", "abc")] {
-            assert_eq!(secret_text(text.as_bytes()).ok(), Some(expected.as_bytes()));
-        }
-        assert!(secret_text("\u{feff}abc".as_bytes()).is_err());
-    }
-
-    #[test]
-    fn a_typed_secret_shows_in_no_debug() {
-        let args =
-            SecretArgs { secret_file: vec![], secret_env: vec![], secret: vec!["canary".parse().expect("text")] };
-        assert!(!format!("{args:?}").contains("canary"));
-        let loaded = args.load(KeyFormat::Utf8).expect("a secret");
-        assert_eq!((loaded.len(), &*loaded[0].1.id), (1, "--secret"));
+        let error = made("microsoft-graph", "a\"b", None, b"{\"value\":[{}]}", Origin::Typed).err().expect("refused");
+        assert!(error.to_string().contains("use `hookward send`"), "{error}");
     }
 }

@@ -2,11 +2,14 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use super::{FAILED, providers, sign::SecretArgs};
+use super::{
+    CONFIGURATION, FAILED,
+    who::{Who, target},
+};
 use crate::{
     document::format_duration,
     preset::Provider,
@@ -22,9 +25,11 @@ const EXAMPLES: &str = "Examples:
     --headers captured.headers -b captured.body
   hookward verify -p stripe --secret-env OLD --secret-env NEW \\
     --headers captured.headers -b captured.body --now 1700000000 --json
+  hookward verify -p discord --public-key discord.pub --headers captured.headers -b captured.body
+  hookward verify -c hookward.toml --source twilio --headers captured.headers -b captured.body
 
-The headers file has one `Name: value` a line, as captured; a request line before them is skipped. \
-The body must be the exact bytes. A captured request is stale by now: --now says when it arrived.
+The headers file has one `Name: value` a line, as captured; a request line before them says the method, \
+and with --source the path. The body must be the exact bytes. A captured request is stale by now: --now says when it arrived.
 
 Exit code 0 if the request is authentic and fresh, 1 if not.";
 
@@ -37,11 +42,11 @@ const PREVIEW_BYTES: usize = 200;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// By which provider (see `hookward providers`).
-    #[arg(short, long)]
-    provider: String,
     #[command(flatten)]
-    secret: SecretArgs,
+    who: Who,
+    /// A file with a public key, for a provider whose webhooks are checked with one.
+    #[arg(long, value_name = "FILE", group = "SecretArgs")]
+    public_key: Vec<PathBuf>,
     /// The headers as received.
     #[arg(long, value_name = "FILE")]
     headers: PathBuf,
@@ -51,6 +56,12 @@ pub(super) struct Args {
     /// A file with the path token as received, for a provider whose credential is the path.
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
+    /// The method [default: that of the request line, else the first of the provider].
+    #[arg(long)]
+    method: Option<Method>,
+    /// The URL as the provider knows it, with its query; for providers that sign it, or put something into the query.
+    #[arg(long)]
+    url: Option<String>,
     /// When the request arrived, in Unix seconds [default: now].
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     now: Option<i64>,
@@ -60,14 +71,15 @@ pub(super) struct Args {
 }
 
 #[expect(clippy::unused_async, reason = "every command has one shape")]
-pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let provider = providers::find(&args.provider)?;
-    let secrets = args.secret.load(provider.key_format)?;
-    let keys = secrets.into_iter().map(|(_, key)| key).collect();
+pub(super) async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    args.who.secret.secret_file.append(&mut args.public_key);
+    let Some(known) = args.who.load()? else { return Ok(ExitCode::from(CONFIGURATION)) };
+    let provider = &known.provider;
+    let keys = known.secrets.iter().map(|(_, key)| key.clone()).collect();
     let keyring =
         Keyring::new(keys, &provider.scheme).map_err(|(_, error)| anyhow!("failed to use a secret: {error}"))?;
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("failed to read {}", path.display()));
-    let headers =
+    let (line, headers) =
         parse_headers(&read(&args.headers)?).with_context(|| format!("failed to read {}", args.headers.display()))?;
     let body = read(&args.body)?;
     let token = match &args.token {
@@ -78,7 +90,29 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let now = args.now.map_or_else(|| Clock::system().wall(), Wall::from_unix_s);
     let token = token.as_deref().map(str::trim_end);
-    let seen = Seen { method: &Method::POST, url: None, query: None, headers: &headers, token };
+    let (method, path) = line.map_or((None, None), |(method, path)| (Some(method), Some(path)));
+    let url = match (&args.url, path) {
+        (Some(url), _) => Some(url.clone()),
+        (None, Some(path)) if known.source.as_ref().is_some_and(|source| source.public_url.is_some()) => {
+            Some(known.public_url(None, &path)?)
+        }
+        (None, path) => {
+            ensure!(
+                !provider.scheme.needs_url(),
+                "{} signs the URL: give it by --url, as {0} has it, with the query of this request",
+                provider.title
+            );
+            path
+        }
+    };
+    let method = args.method.or(method).or_else(|| provider.webhook_methods().first().cloned()).unwrap_or_default();
+    let seen = Seen {
+        method: &method,
+        url: url.as_deref(),
+        query: url.as_deref().and_then(|url| target(url).1),
+        headers: &headers,
+        token,
+    };
     let explanation = provider.scheme.explain(seen, &keyring, &body, now, provider.tolerance, PREVIEW_BYTES);
     let causes = if explanation.is_authentic() {
         Vec::new()
@@ -88,23 +122,30 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Question { scheme, seen, keyring, body, now, tolerance, others: &[] }.causes()
     };
     if args.json {
-        let mut json = as_json(&provider, &explanation);
+        let mut json = as_json(provider, &explanation);
         json["causes"] = causes_as_json(&causes);
         println!("{json:#}");
     } else {
-        print!("{}{}", as_text(&provider, &explanation), causes_as_text(&explanation, &causes));
+        print!("{}{}", as_text(provider, &explanation), causes_as_text(&explanation, &causes));
     }
     Ok(if explanation.is_authentic() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// Lines of `Name: value`, line ends of either kind. A request line at the top and the marks of `curl -v` are
+/// Method and path, with its query, of a request line.
+type RequestLine = (Method, String);
+
+/// Lines of `Name: value`, line ends of either kind, and the request line if there is one. The marks of `curl -v` are
 /// skipped. A message names the line by its number: there may be a credential in it.
-fn parse_headers(text: &[u8]) -> anyhow::Result<HeaderMap> {
-    let mut headers = HeaderMap::new();
+fn parse_headers(text: &[u8]) -> anyhow::Result<(Option<RequestLine>, HeaderMap)> {
+    let (mut first, mut headers) = (None, HeaderMap::new());
     for (i, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = line.strip_prefix(b"> ").unwrap_or(line);
-        if line.is_empty() || line == b">" || is_request_line(line) {
+        if line.is_empty() || line == b">" {
+            continue;
+        }
+        if is_request_line(line) {
+            first = request_line(line);
             continue;
         }
         let header = || {
@@ -115,7 +156,13 @@ fn parse_headers(text: &[u8]) -> anyhow::Result<HeaderMap> {
         let (name, value) = header().ok_or_else(|| anyhow!("line {} is no `Name: value`", i + 1))?;
         headers.append(name, value);
     }
-    Ok(headers)
+    Ok((first, headers))
+}
+
+fn request_line(line: &[u8]) -> Option<RequestLine> {
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    let (method, path) = (words.next()?.parse().ok()?, words.next()?);
+    path.starts_with('/').then(|| (method, path.to_owned()))
 }
 
 fn is_request_line(line: &[u8]) -> bool {
@@ -283,7 +330,7 @@ fn causes_as_json(causes: &[Cause]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::SecretKey;
+    use crate::{cli::providers, verify::SecretKey};
 
     fn explained(name: &str, vector: &str, now_s: Option<i64>) -> (std::sync::Arc<Provider>, Explanation) {
         let provider = providers::find(name).expect("it ships");
@@ -293,7 +340,7 @@ mod tests {
         let keyring = Keyring::new(keys, &provider.scheme).expect("a key of the right kind");
         let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
         let lines = lines.collect::<Vec<_>>().concat();
-        let headers = parse_headers(lines.as_bytes()).expect("headers");
+        let (_, headers) = parse_headers(lines.as_bytes()).expect("headers");
         let now = Wall::from_unix_s(now_s.unwrap_or(vector.now_s));
         let token = vector.token.as_deref();
         let seen = Seen { method: &Method::POST, url: None, query: None, headers: &headers, token };
@@ -303,7 +350,7 @@ mod tests {
 
     fn text(name: &str, vector: &str, now_s: Option<i64>) -> String {
         let (provider, explanation) = explained(name, vector, now_s);
-        as_text(&provider, &explanation)
+        as_text(provider, &explanation)
     }
 
     #[test]
@@ -333,10 +380,10 @@ mod tests {
             ("gains", "missing", "verdict     refused: credential_missing"),
         ] {
             let (provider, explanation) = explained(name, vector, None);
-            let shown = as_text(&provider, &explanation);
+            let shown = as_text(provider, &explanation);
             assert!(shown.contains(part), "{part} is not in:\n{shown}");
             assert!(!explanation.is_authentic());
-            assert_eq!(as_json(&provider, &explanation)["authentic"], json!(false));
+            assert_eq!(as_json(provider, &explanation)["authentic"], json!(false));
         }
     }
 
@@ -344,7 +391,7 @@ mod tests {
     fn no_credential_is_shown() {
         for (name, vector) in [("gains", "other-token"), ("gains", "valid"), ("sourcehub", "other-token")] {
             let (provider, explanation) = explained(name, vector, None);
-            let shown = format!("{}{}", as_text(&provider, &explanation), as_json(&provider, &explanation));
+            let shown = format!("{}{}", as_text(provider, &explanation), as_json(provider, &explanation));
             assert!(!shown.contains("test-secre") && !shown.contains("test-token"), "{shown}");
         }
     }
@@ -387,10 +434,11 @@ mod tests {
 
     #[test]
     fn captured_headers_are_read_as_they_came() {
-        let headers =
-            parse_headers(b"POST /hooks/a HTTP/1.1\r\nHost: a\r\n> X-Sig:  a:b \n\nX-Sig: c\n").expect("headers");
+        let (line, headers) =
+            parse_headers(b"POST /hooks/a?b HTTP/1.1\r\nHost: a\r\n> X-Sig:  a:b \n\nX-Sig: c\n").expect("headers");
         assert_eq!(headers.get_all("x-sig").iter().collect::<Vec<_>>(), ["a:b", "c"]);
         assert_eq!(headers["host"], "a");
+        assert_eq!(line, Some((Method::POST, "/hooks/a?b".to_owned())));
         let error = parse_headers(b"A: b\ncanary without a colon\n").expect_err("no header").to_string();
         assert_eq!(error, "line 2 is no `Name: value`");
     }

@@ -10,6 +10,17 @@ hookward sign -p partsource --secret canary
 hookward sign -p partssource --secret-file missing
 hookward sign -p partssource --secret canary --secret canary
 hookward sign -p standard-webhooks --secret 'canary canary'
+hookward sign -p github --secret canary --param a=b
+hookward sign -p github --secret canary --param a
+hookward sign -p github --private-key missing
+hookward sign -p discord --secret canary
+hookward sign -p discord --private-key missing
+hookward sign -p paypal --private-key missing
+hookward sign -p paypal --private-key missing --param webhook=1
+hookward sign -p github -c config.example.toml --source gains
+hookward sign -c config.example.toml
+hookward verify -p twilio --secret canary --headers tests/cmd/verify/gains.headers -b tests/cmd/verify/body.json
+hookward providers --evidence rumour
 hookward send -p stripe --secret canary -b missing -u http://127.0.0.1:1/
 hookward send -p stripe --secret canary -b tests/cmd/verify/body.json -u 127.0.0.1
 hookward send -p stripe --secret canary -b tests/cmd/verify/body.json -u http://127.0.0.1:1/ --rate 0

@@ -4,22 +4,30 @@
 //! `INSTA_UPDATE=always cargo test` writes the snapshots anew. What needs a gateway is below.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    net::SocketAddr,
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::Arc,
 };
 
+use base64ct::{Base64, Encoding as _};
 use hookward::{
     preset::{self, Provider},
     time::Clock,
+    verify::{
+        KeyFormat, KeyKind, encode_hex,
+        public::{self, PrivateKey, PublicFormat},
+    },
 };
 use tempfile::TempDir;
 
 use crate::running::{Gateway, Running, echo, hookward, run, stdout};
 
-/// Stands in every secret here, as it is and in base64, and must never be shown.
-const CANARIES: [&str; 2] = ["canary", "Y2FuYXJ5"];
+/// Stands in every secret here, as it is, in base64 and in hexadecimal, and must never be shown.
+const CANARIES: [&str; 3] = ["canary", "Y2FuYXJ5", "63616e617279"];
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("what is printed is text")
@@ -129,18 +137,54 @@ fn the_help_of_every_command_is_recorded_and_has_an_example() {
 struct Setup {
     gateway: Gateway,
     directory: TempDir,
+    files: Files,
 }
 
-fn secret(provider: &str) -> String {
-    match provider {
-        "standard-webhooks" => "whsec_Y2FuYXJ5LWNhbmFyeS1jYW5hcnk=".to_owned(),
-        "gains" => "Bearer canary-of-gains-0123456789".to_owned(),
-        name => format!("canary-of-{name}-0123456789"),
+/// What commands need to know of it, on any thread.
+struct Files {
+    directory: PathBuf,
+    public: SocketAddr,
+}
+
+impl Deref for Setup {
+    type Target = Files;
+    fn deref(&self) -> &Files {
+        &self.files
+    }
+}
+
+/// A secret as the provider would show it; of another number, another one.
+fn secret(provider: &Provider, number: usize) -> String {
+    let text = format!("canary-{number}-of-{}-0123456789", provider.name);
+    match provider.key_format {
+        KeyFormat::Hex => encode_hex(text.as_bytes()),
+        KeyFormat::Base64 | KeyFormat::Whsec => Base64::encode_string(text.as_bytes()),
+        _ if &*provider.name == "gains" => format!("Bearer {text}"),
+        _ if place(provider).as_deref() == Some("basic") => format!("user:{text}"),
+        _ => text,
+    }
+}
+
+/// Where a provider that signs nothing shows its secret.
+fn place(provider: &Provider) -> Option<String> {
+    provider.scheme.credential_place().map(ToString::to_string)
+}
+
+/// One private key of each kind: making one of RSA takes long.
+fn private_keys() -> BTreeMap<String, PrivateKey> {
+    let kinds = [public::KeyKind::Ed25519, public::KeyKind::P256, public::KeyKind::Rsa];
+    kinds.into_iter().map(|kind| (kind.to_string(), PrivateKey::generate(kind, &mut rand::rng()))).collect()
+}
+
+fn public_kind(provider: &Provider) -> Option<String> {
+    match provider.scheme.key_kind() {
+        Some(KeyKind::Public(kind)) => Some(kind.to_string()),
+        _ => None,
     }
 }
 
 /// One provider of each kind of proof.
-fn few() -> Vec<std::sync::Arc<Provider>> {
+fn few() -> Vec<Arc<Provider>> {
     let names = [
         "gains",
         "github",
@@ -156,53 +200,59 @@ fn few() -> Vec<std::sync::Arc<Provider>> {
     names.into_iter().map(|name| preset::find(name).expect("it ships")).collect()
 }
 
+/// Where paths begin for all providers.
+const PUBLIC_URL: &str = "https://hooks.example.com";
+
+fn params(provider: &Provider) -> impl Iterator<Item = (&String, String)> {
+    provider.params.keys().map(|key| (key, format!("{key}-of-{}", provider.name)))
+}
+
 impl Setup {
     /// Sources send to the upstream `up`; there is another, `other`.
     fn start(up: &str, other: &str) -> Self {
+        Self::of(&few(), up, other)
+    }
+
+    /// A source for each: its secret in a file of its name, or a public key, with the private one in `KIND.pem`.
+    fn of(providers: &[Arc<Provider>], up: &str, other: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
         let mut configuration = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\npublic_url = \"{PUBLIC_URL}\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\
              [upstreams.up]\nurl = \"http://{up}/in\"\n[upstreams.other]\nurl = \"http://{other}/in\"\n"
         );
-        for provider in few() {
+        let needs_pairs = providers.iter().any(|provider| public_kind(provider).is_some());
+        let pairs = if needs_pairs { private_keys() } else { BTreeMap::new() };
+        for (kind, key) in &pairs {
+            write(&format!("{kind}.pem"), &key.to_pem());
+        }
+        for provider in providers {
             let name = &provider.name;
-            std::fs::write(directory.path().join(&**name), secret(name) + "\n").expect("written");
-            let token = if provider.scheme.credential_place().is_some_and(|place| place.to_string() == "token") {
-                "/{token}"
-            } else {
-                ""
+            let shown = match public_kind(provider) {
+                Some(kind) => {
+                    let format = provider.key_format.name();
+                    let format = PublicFormat::ALL.into_iter().find(|(name, _)| *name == format).expect("a format").1;
+                    pairs[&kind].public().text(format).expect("a key of the right kind")
+                }
+                None => secret(provider, 1),
             };
+            write(name, &(shown + "\n"));
+            let token = if place(provider).as_deref() == Some("token") { "/{token}" } else { "" };
             let _ = write!(
                 configuration,
                 "[sources.{name}]\nprovider = \"{name}\"\npath = \"/hooks/{name}{token}\"\n\
-                 secrets = [{{ file = \"{name}\" }}]\nupstream = \"up\"\n"
+                 secrets = [{{ file = \"{name}\" }}]\nallow_shared_secret = {}\nupstream = \"up\"\n",
+                public_kind(provider).is_some()
             );
+            if !provider.params.is_empty() {
+                let params = params(provider).map(|(key, value)| format!("{key} = \"{value}\"")).collect::<Vec<_>>();
+                let _ = writeln!(configuration, "params = {{ {} }}", params.join(", "));
+            }
         }
-        Self { gateway: Gateway::start(directory.path(), &configuration), directory }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).display().to_string()
-    }
-
-    fn write(&self, name: &str, content: &[u8]) -> String {
-        std::fs::write(self.path(name), content).expect("written");
-        self.path(name)
-    }
-
-    fn url(&self, provider: &Provider) -> String {
-        let token = if provider.scheme.credential_place().is_some_and(|place| place.to_string() == "token") {
-            "/{token}"
-        } else {
-            ""
-        };
-        format!("http://{}/hooks/{}{token}", self.gateway.public, provider.name)
-    }
-
-    /// `hookward COMMAND --provider NAME --secret-file ITS-FILE …`
-    fn run(&self, command: &str, provider: &str, more: &[&str]) -> Output {
-        let secret = self.path(provider);
-        run(hookward().args([command, "--provider", provider, "--secret-file", &secret]).args(more))
+        let gateway = Gateway::start(directory.path(), &configuration);
+        let files = Files { directory: directory.path().to_owned(), public: gateway.public };
+        Self { gateway, directory, files }
     }
 
     /// Sends one body as a provider; exit code 0, so it was taken.
@@ -228,61 +278,232 @@ impl Setup {
     }
 }
 
+impl Files {
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> String {
+        std::fs::write(self.path(name), content).expect("written");
+        self.path(name)
+    }
+
+    fn url(&self, provider: &Provider) -> String {
+        let token = if place(provider).as_deref() == Some("token") { "/{token}" } else { "" };
+        format!("http://{}/hooks/{}{token}", self.public, provider.name)
+    }
+
+    /// `hookward COMMAND --provider NAME --secret-file ITS-FILE …`, with a private key where it signs with one.
+    fn run(&self, command: &str, provider: &str, more: &[&str]) -> Output {
+        let provider = preset::find(provider).expect("it ships");
+        let mut whole = hookward();
+        whole.args([command, "--provider", &provider.name]).args(more);
+        whole.args(params(&provider).map(|(key, value)| format!("--param={key}={value}")));
+        match public_kind(&provider) {
+            Some(kind) if command != "verify" => whole.args(["--private-key", &self.path(&format!("{kind}.pem"))]),
+            _ => whole.args(["--secret-file", &self.path(&provider.name)]),
+        };
+        if command != "verify" && provider.scheme.needs_url() {
+            whole.args(["--public-url", PUBLIC_URL]);
+        }
+        run(&mut whole)
+    }
+}
+
+/// Does something for each of them, several at a time.
+fn for_each(providers: &[Arc<Provider>], what: impl Fn(&Provider) + Sync) {
+    std::thread::scope(|scope| {
+        for some in providers.chunks(providers.len().div_ceil(4)) {
+            let what = &what;
+            scope.spawn(move || some.iter().for_each(|provider| what(provider)));
+        }
+    });
+}
+
 #[test]
 fn what_sign_prints_is_a_command_that_the_gateway_takes_for_every_provider() {
     let (_upstream, address) = echo(&["--quiet"]);
-    let setup = Setup::start(&address.to_string(), "127.0.0.1:1");
-    for provider in few() {
-        let command = printed(&setup.run("sign", &provider.name, &["--url", &setup.url(&provider)]), 0);
+    let all = preset::all();
+    let setup = Setup::of(&all, &address.to_string(), "127.0.0.1:1");
+    let files = &*setup;
+    for_each(&all, |provider| {
+        let url = files.url(provider);
+        let command = printed(&files.run("sign", &provider.name, &["--url", &url]), 0);
         let script = format!("{} --silent --show-error --write-out ' %{{http_code}}'", command.trim_end());
         let answer = printed(&run(Command::new("sh").args(["-euc", &script])), 0);
-        assert!(answer.starts_with("{\"status\":\"accepted\"") && answer.ends_with(" 200"), "{script}\n{answer}");
-    }
+        let body = provider.sender.ack_body.as_deref().unwrap_or("{\"status\":\"accepted\"");
+        assert!(answer.starts_with(body) && answer.ends_with(" 200"), "{script}\n{answer}");
+        // The same by the other command, where more than headers is signed or added: a duplicate is taken, too.
+        let description = provider.scheme.description();
+        if !provider.scheme.is_signed() || description.headers.is_empty() || provider.scheme.needs_url() {
+            let sent = printed(&files.run("send", &provider.name, &["--url", &url]), 0);
+            assert!(sent.contains(": 1 x 200\n"), "{}: {sent}", provider.name);
+        }
+    });
     setup.end();
+}
+
+/// What `sign --json` prints, as it would be captured.
+struct Captured {
+    head: String,
+    token: Option<String>,
+    body: String,
+    url: String,
+}
+
+impl Captured {
+    fn of(json: &str, provider: &Provider, secret: &str) -> Self {
+        let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let text = |key: &str| json[key].as_str().expect("text");
+        let mut captured = Self {
+            head: format!("{} /hooks/{} HTTP/1.1\r\n", text("method"), provider.name),
+            token: None,
+            body: text("body").to_owned(),
+            url: text("public_url").to_owned(),
+        };
+        let mut header = |name: &str, value: &str| {
+            let _ = write!(captured.head, "{name}: {value}\r\n");
+        };
+        for (name, value) in json["headers"].as_object().expect("an object") {
+            header(name, value.as_str().expect("text"));
+        }
+        let place = place(provider);
+        assert_eq!(json["credential"]["place"].as_str(), place.as_deref());
+        match place.as_deref().and_then(|place| place.split_once(':')) {
+            Some(("header", name)) => header(name, secret),
+            Some(("json", _)) => captured.body = captured.body.replace("{secret}", secret),
+            Some(other) => panic!("{other:?} is not tried here"),
+            None if place.as_deref() == Some("token") => captured.token = Some(secret.to_owned()),
+            None if place.is_some() => {
+                header("authorization", &format!("Basic {}", Base64::encode_string(secret.as_bytes())));
+            }
+            None => {}
+        }
+        captured
+    }
+
+    fn verify(&self, setup: &Files, provider: &Provider) -> Output {
+        let name = |what: &str| format!("{}.{what}", provider.name);
+        let headers = setup.write(&name("headers"), self.head.as_bytes());
+        let body = setup.write(&name("body"), self.body.as_bytes());
+        let mut more = vec!["--headers", &headers, "--body", &body, "--now", "1700000060", "--url", &self.url];
+        let token = self.token.as_ref().map(|token| setup.write(&name("token"), token.as_bytes()));
+        if let Some(token) = &token {
+            more.extend(["--token", token]);
+        }
+        setup.run("verify", &provider.name, &more)
+    }
 }
 
 #[test]
 fn what_sign_prints_as_json_verifies_and_one_byte_less_does_not() {
-    let (_upstream, address) = echo(&["--quiet"]);
-    let setup = Setup::start(&address.to_string(), "127.0.0.1:1");
-    for provider in few() {
-        let name = &*provider.name;
-        let json = printed(&setup.run("sign", name, &["--timestamp", "1700000000", "--json"]), 0);
-        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-        let mut headers = String::from("POST /hooks HTTP/1.1\r\n");
-        for (name, value) in json["headers"].as_object().expect("an object") {
-            let _ = write!(headers, "{name}: {}\r\n", value.as_str().expect("text"));
-        }
-        let body = json["body"].as_str().expect("text");
-        let place = provider.scheme.credential_place().map(ToString::to_string);
-        let credential = |secret: &str| match place.as_deref() {
-            Some("token") => (headers.clone(), secret.to_owned()),
-            Some("header:authorization") => (format!("{headers}authorization: {secret}\r\n"), String::new()),
-            Some(other) => panic!("{other} is not tried here"),
-            None => (headers.clone(), String::new()),
-        };
-        let verify = |secret: &str, body: &str| {
-            let (headers, token) = credential(secret);
-            let headers = setup.write("captured.headers", headers.as_bytes());
-            let (body, token) = (setup.write("captured.body", body.as_bytes()), setup.write("token", token.as_bytes()));
-            let mut more = vec!["--headers", &headers, "--body", &body, "--now", "1700000060"];
-            if place.as_deref() == Some("token") {
-                more.extend(["--token", &token]);
-            }
-            setup.run("verify", name, &more)
-        };
-
-        let shown = printed(&verify(&secret(name), body), 0);
-        let origin = format!("file {}", setup.path(name));
+    let all = preset::all();
+    let setup = Setup::of(&all, "127.0.0.1:1", "127.0.0.1:1");
+    let files = &*setup;
+    for_each(&all, |provider| {
+        let json = printed(&files.run("sign", &provider.name, &["--timestamp", "1700000000", "--json"]), 0);
+        let origin = format!("file {}", files.path(&provider.name));
+        let mut captured = Captured::of(&json, provider, &secret(provider, 1));
+        let shown = printed(&captured.verify(files, provider), 0);
         assert!(shown.contains(&format!("{origin} with no. 1")), "{shown}");
         assert!(shown.contains(": matches\nverdict     authentic"), "{shown}");
 
-        // Signed bytes, or the credential of those that sign nothing.
-        let shown = printed(&verify("another-secret-than-that", &body[..body.len() - 1]), 1);
-        assert!(shown.contains(&format!("{origin} with no. 1")), "{shown}");
-        assert!(shown.contains(": does not match\nverdict     refused"), "{shown}");
-    }
+        if !provider.scheme.is_signed() {
+            captured = Captured::of(&json, provider, &secret(provider, 2));
+        } else if provider.scheme.covers_body() {
+            captured.body.pop();
+        } else {
+            return;
+        }
+        let shown = printed(&captured.verify(files, provider), 1);
+        assert!(shown.contains("verdict     refused: "), "{shown}");
+    });
     setup.end();
+}
+
+#[test]
+fn a_source_of_a_configuration_says_all_that_sign_send_and_verify_need() {
+    let (_upstream, address) = echo(&["--quiet"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        std::fs::write(directory.path().join(name), text).expect("written");
+        directory.path().join(name).display().to_string()
+    };
+    file("acme", "canary-of-acme-0123456789");
+    let gateway = Gateway::start(
+        directory.path(),
+        &format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [providers.acme]\nmethods = [\"PUT\"]\nparams = {{ tenant = \"its number\" }}\n\
+             [providers.acme.signature]\nheaders = [\"x-acme\"]\ncontent = \"{{param:tenant}}|{{url}}|{{body}}\"\n\
+             [sources.in]\nprovider = \"acme\"\npath = \"/in\"\npublic_url = \"https://hooks.example.com/acme\"\n\
+             params = {{ tenant = \"4711\" }}\nsecrets = [{{ file = \"acme\" }}]\nupstream = \"http://{address}/\"\n"
+        ),
+    );
+    let url = format!("http://{}/in?a=b", gateway.public);
+    let configuration = directory.path().join("hookward.toml").display().to_string();
+    let source = ["-c", &configuration, "--source", "in"];
+    let ask = |command: &str, more: &[&str]| run(hookward().arg(command).args(source).args(more));
+    assert!(printed(&ask("send", &["--url", &url]), 0).contains(": 1 x 200\n"));
+    let json = printed(&ask("sign", &["--url", &url, "--json"]), 0);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["method"], &json["public_url"]), (&"PUT".into(), &"https://hooks.example.com/acme?a=b".into()));
+    let signature = json["headers"]["x-acme"].as_str().expect("a signature");
+    let body = file("captured.body", json["body"].as_str().expect("a body"));
+    let verify = |path: &str| {
+        let headers = file("captured.headers", &format!("PUT {path} HTTP/1.1\nx-acme: {signature}\n"));
+        ask("verify", &["--headers", &headers, "--body", &body])
+    };
+    assert!(printed(&verify("/in?a=b"), 0).contains("verdict     authentic"));
+    assert!(printed(&verify("/in?a=c"), 1).contains("refused: signature_mismatch"));
+
+    let unknown = run(hookward().args(["sign", "-c", &configuration, "--source", "out"]));
+    assert!(error(&unknown, 1).contains("has no source `out`; it has: in"));
+    let wrong = file("wrong.toml", "[sources.in]\n");
+    let wrong = run(hookward().args(["send", "-c", &wrong, "--source", "in", "-u", &url]));
+    assert!(error(&wrong, 78).contains("is not usable"));
+    let (code, log) = gateway.end();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_new_key_is_written_once_and_its_public_half_verifies() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let sign = |more: &[&str]| run(hookward().args(["sign", "-p", "discord", "--json"]).args(more));
+    let made = sign(&["--new-key", &path("new.pem")]);
+    let (json, said) = (printed(&made, 0), text(&made.stderr));
+    let public = said.lines().last().expect("the key").to_owned();
+    assert!(public.len() == 64 && said.contains("Put this into the source's secrets"), "{said}");
+    let private = std::fs::read(path("new.pem")).expect("it is there");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(path("new.pem")).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let headers = json["headers"].as_object().expect("an object").iter();
+    let headers: String = headers.map(|(name, value)| format!("{name}: {}\n", value.as_str().expect("text"))).collect();
+    std::fs::write(path("headers"), headers).expect("written");
+    std::fs::write(path("body"), json["body"].as_str().expect("text")).expect("written");
+    std::fs::write(path("public"), &public).expect("written");
+    let more = ["--headers", &path("headers"), "--body", &path("body")];
+    let verify = |key: &str| run(hookward().args(["verify", "-p", "discord", "--public-key", &path(key)]).args(more));
+    assert!(printed(&verify("public"), 0).contains("verdict     authentic"));
+    assert_eq!(verify("new.pem").status.code(), Some(1));
+
+    // It is never written over, and it signs again.
+    assert!(error(&sign(&["--new-key", &path("new.pem")]), 1).contains("failed to write a new private key"));
+    assert_eq!(std::fs::read(path("new.pem")).expect("it is there"), private);
+    printed(&sign(&["--private-key", &path("new.pem")]), 0);
+}
+
+#[test]
+fn the_schema_is_printed_as_it_ships() {
+    let schema = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/preset/SCHEMA.md")).expect("text");
+    assert_eq!(stdout(&run(hookward().args(["providers", "--schema"]))), schema);
 }
 
 #[test]
@@ -466,7 +687,7 @@ fn what_verify_says_of_a_damaged_store_can_be_typed() {
     let configuration = setup.path("hookward.toml");
     let backup = setup.path("whole.db");
     printed(&run(hookward().args(["store", "backup", "-c", &configuration, "--to", &backup])), 0);
-    let Setup { gateway, directory } = setup;
+    let Setup { gateway, directory, .. } = setup;
     gateway.end();
     let store = directory.path().join("hookward-data/hookward.db");
     let mut bytes = std::fs::read(&store).expect("it is there");
