@@ -15,7 +15,7 @@ use crate::{
 /// Bytes of signed content that are taken apart.
 const CONTENT_BYTES_MAX: usize = 160;
 /// Other ways that are tried.
-const WAYS_MAX: usize = 400;
+const WAYS_MAX: usize = 100;
 
 pub fn run(data: &[u8]) {
     let (template, rest) = cut(data, b'\n');
@@ -29,8 +29,14 @@ pub fn run(data: &[u8]) {
         rest = behind;
         line.to_vec()
     };
-    let request =
-        Request { time: line(), id: line(), nonce: line(), header: line(), query: line(), body: rest.to_vec() };
+    let request = Request {
+        time: line(),
+        id: line(),
+        nonce: line(),
+        header: line(),
+        query: text(&line()).as_bytes().to_vec(),
+        body: rest.to_vec(),
+    };
 
     let has = |part: &str| template.contains(part);
     let header = |name| Place::Header(HeaderName::from_static(name));
@@ -197,7 +203,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn go(&mut self, piece: usize, at: usize, way: &mut Vec<&'a [u8]>) {
         self.steps += 1;
-        if self.steps > 100 * WAYS_MAX || self.ways.len() >= WAYS_MAX {
+        if self.steps > 200 * WAYS_MAX || self.ways.len() >= WAYS_MAX {
             return;
         }
         let content = self.content;
