@@ -350,7 +350,7 @@ mod tests {
 
     fn text(name: &str, vector: &str, now_s: Option<i64>) -> String {
         let (provider, explanation) = explained(name, vector, now_s);
-        as_text(provider, &explanation)
+        as_text(&provider, &explanation)
     }
 
     #[test]
@@ -380,10 +380,10 @@ mod tests {
             ("gains", "missing", "verdict     refused: credential_missing"),
         ] {
             let (provider, explanation) = explained(name, vector, None);
-            let shown = as_text(provider, &explanation);
+            let shown = as_text(&provider, &explanation);
             assert!(shown.contains(part), "{part} is not in:\n{shown}");
             assert!(!explanation.is_authentic());
-            assert_eq!(as_json(provider, &explanation)["authentic"], json!(false));
+            assert_eq!(as_json(&provider, &explanation)["authentic"], json!(false));
         }
     }
 
@@ -391,7 +391,7 @@ mod tests {
     fn no_credential_is_shown() {
         for (name, vector) in [("gains", "other-token"), ("gains", "valid"), ("sourcehub", "other-token")] {
             let (provider, explanation) = explained(name, vector, None);
-            let shown = format!("{}{}", as_text(provider, &explanation), as_json(provider, &explanation));
+            let shown = format!("{}{}", as_text(&provider, &explanation), as_json(&provider, &explanation));
             assert!(!shown.contains("test-secre") && !shown.contains("test-token"), "{shown}");
         }
     }

@@ -120,7 +120,7 @@ impl Lab<'_> {
             for found in &algorithms {
                 for encoding in encodings {
                     let (grammar, algorithms) = (grammar.clone(), vec![*found]);
-                    let changed = Signed { grammar, algorithms, encoding, ..signed.clone() };
+                    let changed = Signed { grammar, encoding, algorithms, ..signed.clone() };
                     let scheme = Scheme(Kind::Signed(changed.into()));
                     let Some(proven) = self.with_head(&scheme, self.question.seen.headers, body) else { continue };
                     let kind = if *found != own {
