@@ -221,6 +221,8 @@ mod tests {
 
         secret 1a2b3c4d for asana came 2026-11-21T08:00:00.000Z from 203.0.113.7: add it, or delete the file
 
+        shop refused webhooks: 2 kept with their likely causes, 7 counted only; the last: secret_expired; GET /api/v1/sources/shop/failures shows them
+
         UPSTREAM  STATE   DUE  OLDEST DUE  IN FLIGHT  HELD  PARKED  DEAD  DELIVERED  SHARE
         orders    paused  3    1m35s       1          0     0       2     9          95 %
 
