@@ -193,7 +193,7 @@ fn bare(name: &HeaderName) -> String {
     for prefix in ["http-", "x-"] {
         rest = rest.strip_prefix(prefix).unwrap_or(rest);
     }
-    rest.strip_prefix("svix-").map_or_else(|| rest.to_owned(), |rest| format!("webhook-{rest}"))
+    rest.to_owned()
 }
 
 /// The headers that a signature, or the credential, may stand in.
