@@ -120,7 +120,7 @@ impl Lab<'_> {
             for found in &algorithms {
                 for encoding in encodings {
                     let (grammar, algorithms) = (grammar.clone(), vec![*found]);
-                    let changed = Signed { grammar, algorithms, encoding, ..signed.clone() };
+                    let changed = Signed { grammar, encoding, algorithms, ..signed.clone() };
                     let scheme = Scheme(Kind::Signed(changed.into()));
                     let Some(proven) = self.with_head(&scheme, self.question.seen.headers, body) else { continue };
                     let kind = if *found != own {
@@ -193,7 +193,7 @@ fn bare(name: &HeaderName) -> String {
     for prefix in ["http-", "x-"] {
         rest = rest.strip_prefix(prefix).unwrap_or(rest);
     }
-    rest.strip_prefix("svix-").map_or_else(|| rest.to_owned(), |rest| format!("webhook-{rest}"))
+    rest.to_owned()
 }
 
 /// The headers that a signature, or the credential, may stand in.

@@ -133,19 +133,16 @@ impl<'a> Document<'a> {
     /// The document in that writing, if it has at most so many bytes.
     pub(super) fn write(&self, writing: Rewriting, bytes_max: usize) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.body.len());
-        match writing.layout {
-            Some(layout) => {
-                let mut writer = Writer { body: self.body, writing, layout, out, bytes_max };
-                writer.node(&self.root, 0)?;
-                out = writer.out;
-            }
-            None => {
-                let mut at = 0;
-                while at < self.body.len() {
-                    let end = if self.body[at] == b'"' { string_end(self.body, at) } else { at + 1 };
-                    scalar(&self.body[at..end], writing.escapes, &mut out);
-                    at = end;
-                }
+        if let Some(layout) = writing.layout {
+            let mut writer = Writer { body: self.body, writing, layout, out, bytes_max };
+            writer.node(&self.root, 0)?;
+            out = writer.out;
+        } else {
+            let mut at = 0;
+            while at < self.body.len() {
+                let end = if self.body[at] == b'"' { string_end(self.body, at) } else { at + 1 };
+                scalar(&self.body[at..end], writing.escapes, &mut out);
+                at = end;
             }
         }
         (out.len() <= bytes_max).then_some(out)

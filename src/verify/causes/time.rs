@@ -54,7 +54,7 @@ fn off(stamp: &Stamp, question: &Question<'_>) -> Duration {
 fn is_zone(by: Duration) -> bool {
     let step = ZONE_STEP.as_secs();
     let beyond = by.as_secs() % step;
-    by >= ZONE_STEP - ZONE_SLACK && by <= ZONE_MAX + ZONE_SLACK && beyond.min(step - beyond) <= ZONE_SLACK.as_secs()
+    by + ZONE_SLACK >= ZONE_STEP && by <= ZONE_MAX + ZONE_SLACK && beyond.min(step - beyond) <= ZONE_SLACK.as_secs()
 }
 
 impl Lab<'_> {
