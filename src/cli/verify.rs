@@ -402,7 +402,8 @@ mod tests {
         let vector = provider.vectors.iter().find(|v| v.id == "valid-under-the-previous-secret").expect("it is there");
         let key = provider.key_format.decode(vector.secrets[0].as_bytes()).expect("a key");
         let keys = vec![SecretKey { id: "file s".into(), key, not_before: None, expires_at: None }];
-        let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>();
+        let lines = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        let lines = lines.collect::<Vec<_>>().concat();
         let question = Question {
             scheme: &provider.scheme,
             seen: Seen {
