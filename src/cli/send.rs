@@ -115,7 +115,7 @@ impl Signer {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Some(known) = args.who.load()? else { return Ok(ExitCode::from(CONFIGURATION)) };
+    let Some(known) = args.who.load_sender()? else { return Ok(ExitCode::from(CONFIGURATION)) };
     let body = known.read_body(args.body.as_deref())?;
     let clock = Clock::system();
     let key = args.private.key(&known, &args.who.secret, clock.wall())?;

@@ -69,7 +69,7 @@ pub(super) struct Args {
 
 #[expect(clippy::unused_async, reason = "every command has one shape")]
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Some(known) = args.who.load()? else { return Ok(ExitCode::from(CONFIGURATION)) };
+    let Some(known) = args.who.load_sender()? else { return Ok(ExitCode::from(CONFIGURATION)) };
     let now = Clock::system().wall();
     let body = known.read_body(args.body.as_deref())?;
     let key = args.private.key(&known, &args.who.secret, now)?;

@@ -86,8 +86,17 @@ pub(super) struct Known {
 }
 
 impl Who {
+    /// Of a sender, which has no use for public keys.
+    pub(super) fn load_sender(&self) -> anyhow::Result<Option<Known>> {
+        self.load_if(|provider| self.secret.ensure_sender(provider))
+    }
+
     /// `None` if the configuration is not usable; what is wrong with it was written to standard error.
     pub(super) fn load(&self) -> anyhow::Result<Option<Known>> {
+        self.load_if(|_| Ok(()))
+    }
+
+    fn load_if(&self, fits: impl Fn(&Provider) -> anyhow::Result<()>) -> anyhow::Result<Option<Known>> {
         let mut known = match (&self.provider, &self.config, &self.source) {
             (None, Some(file), Some(name)) => match configured(file, name)? {
                 Some(known) => known,
@@ -100,6 +109,7 @@ impl Who {
                 Known { provider, secrets: Vec::new(), source: None }
             }
         };
+        fits(&known.provider)?;
         let given = self.secret.load(known.provider.key_format)?;
         if !given.is_empty() {
             known.secrets = given;

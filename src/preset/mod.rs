@@ -13,7 +13,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
-    sync::{Arc, LazyLock},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -300,24 +300,28 @@ const SHIPPED: [(&str, &str); 151] = shipped! {
     "zoom"
 };
 
-static PRESETS: LazyLock<BTreeMap<&str, Arc<Provider>>> = LazyLock::new(|| {
-    let load = |(name, text): (&'static str, &str)| {
+/// Each is read when it is first asked for: a command needs one, and a gateway a few.
+static PRESETS: [OnceLock<Arc<Provider>>; SHIPPED.len()] = [const { OnceLock::new() }; SHIPPED.len()];
+
+fn preset(index: usize) -> Arc<Provider> {
+    let (name, text) = SHIPPED[index];
+    let load = || {
         let problems = Problems::default();
         let provider = read(document::parse(&problems, format!("{name}.toml"), text), name);
         // Presets are part of the program, and a test reads every one of them.
-        (name, Arc::new(provider.unwrap_or_else(|| panic!("a shipped preset is wrong:\n{}", problems.render(false)))))
+        Arc::new(provider.unwrap_or_else(|| panic!("a shipped preset is wrong:\n{}", problems.render(false))))
     };
-    SHIPPED.into_iter().map(load).collect()
-});
+    PRESETS[index].get_or_init(load).clone()
+}
 
 /// The preset of that name.
 pub fn find(name: &str) -> Option<Arc<Provider>> {
-    PRESETS.get(name).cloned()
+    SHIPPED.iter().position(|(known, _)| *known == name).map(preset)
 }
 
 /// All presets, by name.
 pub fn all() -> Vec<Arc<Provider>> {
-    PRESETS.values().cloned().collect()
+    (0..SHIPPED.len()).map(preset).collect()
 }
 
 /// The scheme that upstreams verify: Standard Webhooks.

@@ -331,8 +331,7 @@ fn what_sign_prints_is_a_command_that_the_gateway_takes_for_every_provider() {
         let command = printed(&files.run("sign", &provider.name, &["--url", &url]), 0);
         let script = format!("{} --silent --show-error --write-out ' %{{http_code}}'", command.trim_end());
         let answer = printed(&run(Command::new("sh").args(["-euc", &script])), 0);
-        let body = provider.sender.ack_body.as_deref().unwrap_or("{\"status\":\"accepted\"");
-        assert!(answer.starts_with(body) && answer.ends_with(" 200"), "{script}\n{answer}");
+        assert!(answer.contains("accepted") && answer.ends_with(" 200"), "{script}\n{answer}");
         // The same by the other command, where more than headers is signed or added: a duplicate is taken, too.
         let description = provider.scheme.description();
         if !provider.scheme.is_signed() || description.headers.is_empty() || provider.scheme.needs_url() {
@@ -386,7 +385,7 @@ impl Captured {
         let name = |what: &str| format!("{}.{what}", provider.name);
         let headers = setup.write(&name("headers"), self.head.as_bytes());
         let body = setup.write(&name("body"), self.body.as_bytes());
-        let mut more = vec!["--headers", &headers, "--body", &body, "--now", "1700000060", "--url", &self.url];
+        let mut more = vec!["--headers", &headers, "--body", &body, "--now", "1700000002", "--url", &self.url];
         let token = self.token.as_ref().map(|token| setup.write(&name("token"), token.as_bytes()));
         if let Some(token) = &token {
             more.extend(["--token", token]);

@@ -60,6 +60,17 @@ impl SecretArgs {
         self.secret_file.is_empty() && self.secret_env.is_empty() && self.secret.is_empty()
     }
 
+    /// Who signs with a private key has no secret to give.
+    pub(super) fn ensure_sender(&self, provider: &Provider) -> anyhow::Result<()> {
+        let is_public = matches!(provider.scheme.key_kind(), Some(KeyKind::Public(_)));
+        ensure!(
+            !is_public || self.is_empty(),
+            "{} signs with a private key, and shares no secret: give --private-key FILE, or --new-key FILE to make one",
+            provider.title
+        );
+        Ok(())
+    }
+
     /// All secrets, decoded, each under the name of where it is from.
     pub(super) fn load(&self, format: KeyFormat) -> anyhow::Result<Vec<(Origin, SecretKey)>> {
         let files = self.secret_file.iter().map(|path| {
@@ -125,12 +136,6 @@ impl PrivateArgs {
             );
             return shared(known, given, now);
         };
-        ensure!(
-            given.is_empty(),
-            "{} signs with a private key, and its receivers have no secret: give --private-key FILE, or --new-key FILE \
-             to make one",
-            provider.title
-        );
         match (&self.private_key, &self.new_key) {
             (Some(path), _) => {
                 let text = Secret::new(fs::read(path).with_context(|| format!("failed to read {}", path.display()))?);
