@@ -169,7 +169,7 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     // A definite failure: the provider sees it, unless it would drop the event for good, and its retry is tried
     // anew.
     let status = answered.status.as_u16();
-    let hidden = answered.status.is_redirection() || source.provider.sender.gives_up_after(status);
+    let hidden = answered.status.is_redirection() || source.provider.sender.drops.contains(&status);
     if hidden && !source.proxy_status_raw {
         return Err(Rejection::UpstreamFailed);
     }

@@ -172,8 +172,9 @@ fn answer(gate: &Arc<Gate>, cx: Cx, index: usize, met: Met) -> Answering {
         return Either::Left(ready(Ok(ack)));
     };
     let gate = gate.clone();
-    // It takes the disk, so it keeps its place among the requests in flight.
     Either::Right(Box::pin(async move {
+        // All of it, permits too: it takes the disk, so it keeps its place among the requests in flight.
+        let cx = cx;
         let source = &cx.route.source;
         keep(&gate, source, secret, cx.exchange.peer).await?;
         answered(&gate, source, &cx.exchange, index);
