@@ -196,13 +196,13 @@ fn read_grammar(section: &mut Section<'_>) -> Option<Grammar> {
         _ => None,
     };
     if grammar.is_none() {
-        let (message, help) = match GRAMMARS.iter().find(|(name, _)| *name == kind) {
-            Some((name, needs)) => (format!("the grammar \"{name}\" is incomplete"), format!("add {needs}")),
-            None => {
-                let names: Vec<_> = GRAMMARS.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-                (format!("`grammar` cannot be \"{kind}\""), format!("one of: {}", names.join(", ")))
-            }
-        };
+        let known = GRAMMARS.iter().find(|(name, _)| *name == kind);
+        let message = known.map_or_else(
+            || format!("`grammar` cannot be \"{kind}\""),
+            |(name, _)| format!("the grammar \"{name}\" is incomplete"),
+        );
+        let all = || GRAMMARS.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        let help = known.map_or_else(|| format!("one of: {}", all()), |(_, needs)| format!("add {needs}"));
         section.problems().error(&place, message, help);
     }
     grammar

@@ -6,7 +6,7 @@
 //!
 //! The passes are counted by a test, `src/preset/tests/passes.rs`, which writes down what is read here.
 
-use std::{collections::BTreeMap, hint::black_box, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, hint::black_box, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -57,7 +57,7 @@ fn main() -> Result<ExitCode> {
         let mut row = format!("| {} | {algorithm} |", provider.title);
         for bytes in BODY_BYTES {
             let (webhook, bare) = Webhook::signed(&provider, bytes)?.measure()?;
-            row += &format!(" {:.1} µs | {:.2} |", micros(webhook), webhook.as_secs_f64() / bare.as_secs_f64());
+            write!(row, " {:.1} µs | {:.2} |", micros(webhook), webhook.as_secs_f64() / bare.as_secs_f64())?;
         }
         println!("{row} {} |", passes.get(name).map_or("not counted", String::as_str));
     }
@@ -68,7 +68,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// `name: key 1 of 1, body 1, content 1` as the test wrote it, by name.
+/// `name: 1, 2` as the test wrote it, by name: passes for one secret, and of SHA-256 for keys.
 fn passes() -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(PASSES).unwrap_or_default();
     let lines = text.lines().filter_map(|line| line.split_once(": "));

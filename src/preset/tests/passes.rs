@@ -1,5 +1,7 @@
 //! How often the bytes of a webhook go through a hash: once for each secret, and once for each digest that keys need.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::verify::{
     CredentialPlace, Scheme,
@@ -208,8 +210,9 @@ fn a_body_is_hashed_once_for_each_secret_and_once_for_each_digest() {
         // What is shown is of one secret and one signature, as a source has them mostly.
         let lone = genuine.passes(&scheme, &ring(&scheme, &[&pair.held])).1;
         let count = |pass| bytes_of(&lone, pass).len();
-        counts += &format!(
-            "{}: {}, {}\n",
+        let _ = writeln!(
+            counts,
+            "{}: {}, {}",
             provider.name,
             of_body(count(Pass::Proof)),
             count(Pass::Body) + of_body(count(Pass::Content))
