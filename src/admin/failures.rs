@@ -112,7 +112,9 @@ pub(super) fn list(admin: &Admin, caller: Caller, source: &str) -> Result<Answer
     let kept = log.kept.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
     let mut failures: Vec<_> = kept.into_iter().flatten().collect();
     if !hidden.pointers.is_empty() && !admin.access.may_operate(caller) {
-        failures.iter_mut().for_each(|failure| failure.body.sha256 = None);
+        for failure in &mut failures {
+            failure.body.sha256 = None;
+        }
     }
     let not_explained = (log.not_explained)(source);
     Ok(answer::json(StatusCode::OK, &FailureList { source: source.to_owned(), failures, not_explained }))

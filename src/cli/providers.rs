@@ -141,7 +141,9 @@ fn detail(provider: &Provider) -> String {
     ];
     for (title, items) in lists.iter().filter(|(_, items)| !items.is_empty()) {
         let _ = write!(out, "\n{title}\n");
-        items.iter().for_each(|item| out.push_str(&wrapped("  - ", item)));
+        for item in items {
+            out.push_str(&wrapped("  - ", item));
+        }
     }
     out
 }

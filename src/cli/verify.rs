@@ -410,7 +410,7 @@ mod tests {
                 method: &Method::POST,
                 url: None,
                 query: None,
-                headers: &parse_headers(lines.as_bytes()).expect("headers"),
+                headers: &parse_headers(lines.as_bytes()).expect("headers").1,
                 token: None,
             },
             keyring: &Keyring::new(keys, &provider.scheme).expect("a key of the right kind"),

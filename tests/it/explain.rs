@@ -1,8 +1,10 @@
 //! `explain = true`: the admin API says why webhooks were refused, and nothing else changes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use tokio::time::Instant;
 
 use crate::world::{Reply, World, request, sign, within};
 
