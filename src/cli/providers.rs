@@ -141,7 +141,9 @@ fn detail(provider: &Provider) -> String {
     ];
     for (title, items) in lists.iter().filter(|(_, items)| !items.is_empty()) {
         let _ = write!(out, "\n{title}\n");
-        items.iter().for_each(|item| out.push_str(&wrapped("  - ", item)));
+        for item in items {
+            out.push_str(&wrapped("  - ", item));
+        }
     }
     out
 }
@@ -430,8 +432,8 @@ mod tests {
             (&value["covers_body"], &value["timed"], &value["scheme"]),
             (&json!(false), &json!(false), &json!("credential"))
         );
-        let value = as_json(&find("stripe").expect("it ships"));
-        assert_eq!((&value["covers_body"], &value["timed"]), (&json!(true), &json!(true)));
+        let stripe = as_json(&find("stripe").expect("it ships"));
+        assert_eq!((&stripe["covers_body"], &stripe["timed"]), (&json!(true), &json!(true)));
         assert_eq!((&value["signature"], &value["proof"]), (&Value::Null, &json!("header:authorization")));
     }
 }
