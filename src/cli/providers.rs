@@ -432,8 +432,8 @@ mod tests {
             (&value["covers_body"], &value["timed"], &value["scheme"]),
             (&json!(false), &json!(false), &json!("credential"))
         );
-        let value = as_json(&find("stripe").expect("it ships"));
-        assert_eq!((&value["covers_body"], &value["timed"]), (&json!(true), &json!(true)));
+        let stripe = as_json(&find("stripe").expect("it ships"));
+        assert_eq!((&stripe["covers_body"], &stripe["timed"]), (&json!(true), &json!(true)));
         assert_eq!((&value["signature"], &value["proof"]), (&Value::Null, &json!("header:authorization")));
     }
 }

@@ -172,9 +172,7 @@ fn ensure_plain(place: &CredentialPlace, secret: &Secret) -> anyhow::Result<()> 
     let text = String::from_utf8_lossy(secret.expose());
     let is_plain = match place {
         CredentialPlace::Query(_) => form_urlencoded::byte_serialize(secret.expose()).collect::<String>() == text,
-        CredentialPlace::Json(_) => {
-            serde_json::to_string(&text).is_ok_and(|quoted| quoted[1..quoted.len() - 1] == *text)
-        }
+        CredentialPlace::Json(_) => json!(text).to_string().trim_matches('"') == text,
         CredentialPlace::Token | CredentialPlace::Basic | CredentialPlace::Header(_) => true,
     };
     ensure!(

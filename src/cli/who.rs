@@ -125,7 +125,8 @@ fn params(
 ) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
     let lines = |names: Vec<&str>| {
         let what = |name: &&str| provider.params.get(*name).map_or("", String::as_str);
-        names.iter().map(|name| format!("\n  --param {name}=…   {}", what(name))).collect::<Vec<_>>().concat()
+        let lines = names.iter().map(|name| format!("\n  --param {name}=…   {}", what(name)));
+        lines.collect::<Vec<_>>().concat()
     };
     for (name, _) in given {
         let known = || lines(provider.params.keys().map(String::as_str).collect());

@@ -484,9 +484,8 @@ fn a_new_key_is_written_once_and_its_public_half_verifies() {
 
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let headers = json["headers"].as_object().expect("an object").iter();
-    let lines = headers.map(|(name, value)| format!("{name}: {}\n", value.as_str().expect("text")));
-    let headers = lines.collect::<Vec<_>>().concat();
-    std::fs::write(path("headers"), headers).expect("written");
+    let headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {}\n", value.as_str().expect("text"))).collect();
+    std::fs::write(path("headers"), headers.concat()).expect("written");
     std::fs::write(path("body"), json["body"].as_str().expect("text")).expect("written");
     std::fs::write(path("public"), &public).expect("written");
     let more = ["--headers", &path("headers"), "--body", &path("body")];
