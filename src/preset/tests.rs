@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use base64ct::{Base64, Encoding as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;

@@ -120,7 +120,7 @@ impl Case {
 
 #[test]
 fn what_is_authentic_and_fresh_has_no_cause() {
-    for content in ["{body}", "{timestamp}.{body}", "{id}.{timestamp}.{body}", "{url}.{body}"] {
+    for content in ["{body}", "{timestamp}.{body}", "{id}.{timestamp}.{body}", "{url}\n{body}"] {
         assert_eq!(Case::of(spec(content)).causes(), [], "{content}");
     }
 }
@@ -314,13 +314,13 @@ fn another_url_is_recognised() {
         ("/a?b=1", UrlChange::PathAndQuery),
         ("/a", UrlChange::Path),
     ] {
-        let mut case = Case::of(spec("{url}.{body}"));
+        let mut case = Case::of(spec("{url}\n{body}"));
         case.headers = signed(&case.scheme, SECRET.as_bytes(), BODY.as_bytes(), NOW, Some(signed_url));
         assert_eq!(case.url.as_deref(), Some(ours));
         let case = case.set("host", "internal:8080");
         assert_eq!(case.causes(), [Cause { kind: CauseKind::Url(change), proven: true }], "{signed_url}");
     }
-    let mut case = Case::of(spec("{url}.{body}"));
+    let mut case = Case::of(spec("{url}\n{body}"));
     case.url = Some("https://hooks.example:8443/a/".into());
     for (signed_url, change) in
         [("https://hooks.example/a/", UrlChange::NoPort), ("https://hooks.example:8443/a", UrlChange::NoSlash)]
@@ -418,7 +418,7 @@ fn grammars() -> Vec<SignedSpec> {
     vec![
         spec("{body}"),
         spec("{timestamp}.{body}"),
-        SignedSpec { url_port: UrlPort::Tolerant, ..spec("{url}.{body}") },
+        SignedSpec { url_port: UrlPort::Tolerant, ..spec("{url}\n{body}") },
         SignedSpec { grammar: fields, timestamp: field_time, ..spec("{timestamp}.{body}") },
         SignedSpec {
             grammar: Grammar::List { separator: ' ', prefix: "v1,".into(), trim: false },
