@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::{providers::Facts, read, store::Horizons};
 use crate::{
@@ -87,6 +87,7 @@ pub(super) fn read_plan(
         );
     }
     KeyPlan {
+        bodiless: provider.is_some_and(|provider| provider.webhook_methods().contains(&Method::GET)),
         replay_scope: scope.clone(),
         scope,
         event_key,

@@ -445,6 +445,7 @@ fn another_body_under_a_signature_of_paypal_shares_its_nonce() {
     let forged = [br#"{"event_type":"PAYMENT.SALE.COMPLETED"}    "#, &[][..]].concat();
     let body = [&forged[..], &patch(&forged, crc32fast::hash(&vector.body))].concat();
     let plan = KeyPlan {
+        bodiless: false,
         scope: "a".into(),
         replay_scope: "a".into(),
         event_key: paypal.event_key.clone(),

@@ -34,7 +34,7 @@ pub struct Keys {
     pub replay: Option<Lived>,
     /// The provider's nonce.
     pub nonce: Option<Lived>,
-    /// The logical event; `None` where `event_key = "none"`, or is the digest of the body and there is no body.
+    /// The logical event; `None` where `event_key = "none"`, or is the digest of the body and its webhooks have none.
     pub event: Option<Lived>,
     /// Whether a time is signed: then a known replay key means the very same bytes again.
     pub timed: bool,
@@ -52,7 +52,7 @@ impl Keys {
 /// What makes up the event key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventKey {
-    /// SHA-256 of the body, unless that is empty.
+    /// SHA-256 of the body.
     Body,
     /// None at all: every webhook with a new replay key is a new event.
     None,
@@ -82,6 +82,8 @@ pub struct KeyPlan {
     pub replay_scope: Arc<str>,
     /// The event key.
     pub event_key: EventKey,
+    /// Whether its webhooks may have no body by their nature (GET). Then that of none is no key: all events would be one.
+    pub bodiless: bool,
     /// The tolerance, for the life of replay keys.
     pub tolerance: Tolerance,
     /// Life of a replay key where no time is signed. Zero: there is none, for two events may be signed alike.
@@ -152,8 +154,8 @@ impl KeyPlan {
     }
 
     fn event_key(&self, proof: &Proof, body: &[u8], body_digest: &[u8; 32]) -> (Option<Key>, bool) {
-        // All events without a body would be one.
-        let of_body = || (!body.is_empty()).then(|| derive("event", &self.scope, [(b'd', &body_digest[..])]));
+        let is_key = !(self.bodiless && body.is_empty());
+        let of_body = || is_key.then(|| derive("event", &self.scope, [(b'd', &body_digest[..])]));
         let parts = match &self.event_key {
             EventKey::None => return (None, false),
             EventKey::Body => return (of_body(), false),

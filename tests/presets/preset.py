@@ -13,7 +13,7 @@ class Unreadable(Exception):
 
 
 TOP = set(
-    """schema title key_format allow_short params signature credential methods event_key event_type attempt_id
+    """schema title key_format allow_short params repeats signature credential methods event_key event_type attempt_id
     body_bytes_max on_stale on_mismatch items sample handshakes sender evidence unconfirmed vectors""".split()
 )
 SIGNATURE = set(
