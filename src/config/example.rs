@@ -41,7 +41,7 @@ fn the_example_loads_as_it_is() {
         };
         assert!(source.keyring.keys()[0].key.matches(secret.as_bytes()), "{name}");
     }
-    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.server.listeners[0].at.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9900");
     assert_eq!(config.upstreams["local"].url.authority().expect("a host").as_str(), "127.0.0.1:9000");
 }
@@ -55,7 +55,7 @@ fn what_the_example_calls_a_default_is_the_default() {
         let shown = loaded.problems.render(false);
         if has_no_default {
             // These need something else that is not there: another upstream, a file, an order, another provider.
-            let is_alone = ["upstreams = ", "ca = ", "on_block = ", "params = ", "remote_keys = "]
+            let is_alone = ["upstreams = ", "ca = ", "on_block = ", "params = ", "remote_keys = ", "enforce_until = "]
                 .iter()
                 .any(|key| line.starts_with(key));
             assert_eq!(loaded.problems.errors() > 0, is_alone, "{line}\n{shown}");

@@ -5,12 +5,16 @@
 //! [`Config`] only if there is no error. [`Summary`] says what a configuration means, for people and programs.
 
 mod bodies;
+mod client_cert;
 mod encryption;
+mod enforce;
 #[cfg(test)]
 mod example;
 mod keys;
+mod listeners;
 mod load;
 pub mod model;
+mod networks;
 mod order;
 mod path;
 mod proof;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -19,6 +20,7 @@ use crate::{
     policy::Route,
     preset::{Items, Locator, OnMismatch, OnStale, Provider},
     secret::Secret,
+    time::Wall,
     verify::{KeyPlan, Keyring, Scheme, Tolerance},
 };
 
@@ -41,11 +43,15 @@ pub struct Config {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
 }
 
-/// `[server]`: the public listener.
+/// `[server]`: the public listeners.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Where it listens.
-    pub listen: SocketAddr,
+    /// Where it listens; at least one.
+    pub listeners: Vec<Listener>,
+    /// Whose `X-Forwarded-For` and PROXY protocol count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the configuration is loaded anew when its files change.
+    pub watch: bool,
     /// The status for a path that no source has: 404 or 503.
     pub unknown_path: u16,
     /// Where the public listener answers health probes; `None` turns that off.
@@ -58,6 +64,119 @@ pub struct Server {
     pub public_url: Option<PublicUrl>,
     /// `[server.limits]`.
     pub limits: Limits,
+}
+
+/// One public listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// Where.
+    pub at: ListenAt,
+    /// With TLS, and how.
+    pub tls: Option<Arc<Tls>>,
+    /// Whether each connection begins with a PROXY protocol header of a trusted proxy; without one it is closed.
+    pub proxy_protocol: bool,
+    /// Whether a plaintext connection may speak HTTP/2 from its first byte.
+    pub h2c: bool,
+}
+
+/// Where a listener is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ListenAt {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket, which is made.
+    Unix(PathBuf),
+    /// A socket that the service manager hands over: the one of this name, or the only one.
+    Systemd(Option<String>),
+}
+
+impl fmt::Display for ListenAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+impl ListenAt {
+    /// The address, of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            _ => None,
+        }
+    }
+    /// Whether only this machine can reach it. What a service manager hands over may be anything.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+            Self::Systemd(_) => false,
+        }
+    }
+}
+
+/// `server.tls`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// By the names in them; the first is shown to a client that names none, or another.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whose clients may connect.
+    pub clients: Option<ClientAuthorities>,
+    /// Certificates that are asked for and renewed.
+    pub acme: Option<Acme>,
+}
+
+/// A certificate with its chain, and its key: PEM files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateFiles {
+    /// The chain, the certificate itself first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// `client_ca`: authorities whose clients may connect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientAuthorities {
+    /// A PEM file.
+    pub ca: PathBuf,
+    /// Whether a client must show a certificate; else it may.
+    pub required: bool,
+}
+
+/// `tls.acme`: certificates of RFC 8555, proven by TLS-ALPN-01.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Acme {
+    /// The directory of the authority.
+    pub directory: Uri,
+    /// The names of the certificate.
+    pub domains: Vec<String>,
+    /// An e-mail address for the account.
+    pub contact: Option<String>,
+    /// A PEM file with the authorities that vouch for the directory, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The directory in which account, key and certificate are kept.
+    pub cache: PathBuf,
+}
+
+/// `client_cert` of a source: what its clients must show.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClientCert {
+    /// A certificate from one of the authorities in this PEM file.
+    Issuer(PathBuf),
+    /// One of these certificates, by the SHA-256 of its DER.
+    Fingerprints(Vec<[u8; 32]>),
+}
+
+/// `enforce = false` of a source: until then, what does not verify is let through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lenient {
+    /// `enforce_until`.
+    pub until: Wall,
 }
 
 /// `[server.limits]`.
@@ -81,6 +200,10 @@ pub struct Limits {
     pub body_rate_min: u64,
     /// A connection without a request.
     pub idle_timeout: Duration,
+    /// A connection in all; it ends after the request that is then served.
+    pub connection_age_max: Duration,
+    /// Requests on one connection; it ends after so many.
+    pub connection_requests_max: u64,
 }
 
 /// `[admin]`.
@@ -234,6 +357,8 @@ pub struct Source {
     pub ack_status: u16,
     /// Networks that may send; empty: all.
     pub allow: Vec<IpNet>,
+    /// The certificate that a client must show.
+    pub client_cert: Option<ClientCert>,
     /// Verified webhooks per second; more get 429.
     pub rate: Option<Rate>,
     /// Requests of this source being served, and flights that outlive them.
@@ -258,6 +383,8 @@ pub struct Source {
     pub redact: Redact,
     /// Whether the reasons of its last refusals are found out and kept.
     pub explain: bool,
+    /// Whether what does not verify is let through, and until when.
+    pub lenient: Option<Lenient>,
     /// `proxy`: pass the upstream's status on as it is.
     pub proxy_status_raw: bool,
     /// `proxy`: wait for the disk before the answer.

@@ -1,11 +1,16 @@
 //! How a source proves its requests: the provider's signature, or a guard where the provider signs nothing.
 
-use std::net::IpAddr;
-
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{load::Reader, model::PathTemplate, path, providers::Facts, secrets::SecretText};
+use super::{
+    client_cert,
+    load::Reader,
+    model::{ClientCert, PathTemplate},
+    networks, path,
+    providers::Facts,
+    secrets::SecretText,
+};
 use crate::{
     document::{At, Place, Problems, Section},
     preset::Provider,
@@ -20,7 +25,16 @@ pub(super) struct Proof {
     pub(super) place: Option<CredentialPlace>,
     pub(super) is_guard: bool,
     pub(super) allow: Vec<IpNet>,
+    /// The certificate that its clients must show.
+    pub(super) client_cert: Option<ClientCert>,
     pub(super) description: String,
+}
+
+impl Proof {
+    /// Whether something besides a credential keeps strangers out.
+    fn has_other_guard(&self) -> bool {
+        !self.allow.is_empty() || self.client_cert.is_some()
+    }
 }
 
 /// What of a source `read_proof` goes by.
@@ -34,16 +48,19 @@ pub(super) struct Written<'a> {
 
 /// A signed provider needs its secret; one that signs nothing needs a guard, unless the user accepts that.
 pub(super) fn read(
-    problems: &Problems,
+    reader: &Reader<'_>,
     section: &mut Section<'_>,
     facts: Option<&Facts>,
     written: &Written<'_>,
 ) -> Proof {
+    let problems = reader.problems;
     let Written { has_secrets, path, path_place } = *written;
     let guard = section.read::<String>("guard");
     let accept_unverified = section.read::<bool>("accept_unverified");
-    let allow = read_allow(problems, section);
-    let mut proof = Proof { scheme: None, place: None, is_guard: false, allow, description: String::new() };
+    let allow = networks::read(section, "allow");
+    let client_cert = client_cert::read(reader, section);
+    let mut proof =
+        Proof { scheme: None, place: None, is_guard: false, allow, client_cert, description: String::new() };
     let Some(facts) = facts else { return proof };
     let place = section.place().clone();
     let has_token = path.around_token.is_some();
@@ -105,7 +122,7 @@ pub(super) fn read(
     match (&proof.place, !has_secrets) {
         (Some(_), false) => {}
         (Some(place), true) => {
-            let open = accept_unverified.is_some_and(|at| at.value) || !proof.allow.is_empty();
+            let open = accept_unverified.is_some_and(|at| at.value) || proof.has_other_guard();
             let written = guard.is_some() || has_token;
             if written || !open {
                 problems.error(
@@ -124,7 +141,7 @@ pub(super) fn read(
             "the secrets of this source are compared with nothing: its provider signs nothing",
             format!("add {{token}} to its path, such as \"{}/{{token}}\", or guard = \"header:NAME\" or \"basic\"", path.text),
         ),
-        (None, true) if accept_unverified.is_some_and(|at| at.value) || !proof.allow.is_empty() => open_up(&mut proof),
+        (None, true) if accept_unverified.is_some_and(|at| at.value) || proof.has_other_guard() => open_up(&mut proof),
         (None, true) => problems.error(
             &section.place().clone(),
             "anybody could send to this source: its provider signs nothing, and there is no guard",
@@ -141,7 +158,12 @@ fn open_up(proof: &mut Proof) {
     proof.place = None;
     proof.is_guard = true;
     proof.scheme = Some(Scheme::none());
-    let who = if proof.allow.is_empty() { "none: anybody may send" } else { "none: by address only" };
+    let who = match (&proof.client_cert, proof.allow.is_empty()) {
+        (Some(_), true) => "client certificate",
+        (Some(_), false) => "client certificate and address",
+        (None, true) => "none: anybody may send",
+        (None, false) => "none: by address only",
+    };
     who.clone_into(&mut proof.description);
 }
 
@@ -196,29 +218,4 @@ pub(super) fn decode(
         }),
     };
     secrets.iter().filter_map(|secret| Some((secret.key(decode(secret)?), secret.place.clone()))).collect()
-}
-
-fn read_allow(problems: &Problems, section: &mut Section<'_>) -> Vec<IpNet> {
-    const HELP: &str = "write addresses or networks, such as \"203.0.113.7\" or \"203.0.113.0/24\"";
-    let Some(value) = section.value("allow") else { return Vec::new() };
-    let place = value.place().clone();
-    let items = value.list();
-    if items.as_ref().is_some_and(Vec::is_empty) {
-        problems.error(&place, "`allow` is empty: nobody could send", "leave it out to allow every address");
-    }
-    let mut networks = Vec::new();
-    for item in items.unwrap_or_default() {
-        let place = item.place().clone();
-        let Some(text) = item.get::<String>() else { continue };
-        // A bare address is a network of itself, 32 bits long or 128.
-        match text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>()) {
-            Ok(network) if network.addr() != network.network() => {
-                let help = format!("write \"{}\"", network.trunc());
-                problems.error(&place, format!("`allow`: \"{text}\" names an address inside a network"), help);
-            }
-            Ok(network) => networks.push(network),
-            Err(_) => problems.error(&place, format!("`allow`: \"{text}\" is not an address or network"), HELP),
-        }
-    }
-    networks
 }

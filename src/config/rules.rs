@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     load::Reader,
-    model::{Config, Engine, Limits, Mode, Replay, Source, Store, Upstream},
+    model::{Config, Engine, Limits, ListenAt, Mode, Replay, Source, Store, Upstream},
     path,
     server::ServerRead,
     sources::Draft,
@@ -36,14 +36,16 @@ pub(super) fn check(reader: &Reader<'_>, whole: &Whole<'_>) {
 fn listeners(reader: &Reader<'_>, whole: &Whole<'_>) {
     let (server, admin) = (&whole.server.server, &whole.server.admin);
     let place = whole.server.admin_place.as_ref().or(whole.server.listen_place.as_ref());
-    if let Some(place) = place.filter(|_| server.listen == admin.listen && server.listen.port() != 0) {
+    let public = || server.listeners.iter().map(|listener| &listener.at);
+    let is_admin = |at: &ListenAt| *at == ListenAt::Tcp(admin.listen) && admin.listen.port() != 0;
+    if let Some(place) = place.filter(|_| public().any(is_admin)) {
         reader.problems.error(
             place,
-            format!("`server.listen` and `admin.listen` are both {}", server.listen),
+            format!("`server.listen` and `admin.listen` are both {}", admin.listen),
             "give the admin listener a port of its own",
         );
     }
-    if server.listen.ip().is_loopback() && admin.listen.ip().is_loopback() {
+    if public().all(ListenAt::is_local) && admin.listen.ip().is_loopback() {
         return;
     }
     for place in reader.change_me.borrow().iter() {
@@ -325,8 +327,9 @@ fn upstreams(reader: &Reader<'_>, whole: &Whole<'_>) {
                 "use https, or a proxy on this machine that speaks it",
             );
         }
-        let own = [whole.server.server.listen, whole.server.admin.listen];
-        if upstream.url.authority().is_some_and(|a| own.iter().any(|listen| a.as_str() == listen.to_string())) {
+        let public = whole.server.server.listeners.iter().map(|listener| listener.at.to_string());
+        let mut own = public.chain([whole.server.admin.listen.to_string()]);
+        if upstream.url.authority().is_some_and(|a| own.any(|listen| a.as_str() == listen)) {
             problems.error(
                 &at.url_place,
                 "this upstream is Hookward's own listener",

@@ -3,12 +3,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
+    listeners,
     load::Reader,
     model::{Admin, AdminToken, Limits, Log, LogFormat, Role, Server},
     path, public_url, read, secrets,
 };
 use crate::{
-    document::{At, Place, Section},
+    document::{Place, Section},
     verify::KeyFormat,
 };
 
@@ -45,6 +46,8 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             body_rate_min: 1 << 10,
             idle_timeout: Duration::from_secs(75),
+            connection_age_max: Duration::from_hours(1),
+            connection_requests_max: 100_000,
         }
     }
 }
@@ -56,8 +59,11 @@ impl Default for Log {
 }
 
 pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead {
+    let standard = listeners::ListenersRead::standard();
     let mut server = Server {
-        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        listeners: standard.listeners,
+        trusted_proxies: standard.trusted_proxies,
+        watch: false,
         unknown_path: 404,
         health_path: Some("/healthz".to_owned()),
         drain_delay: Duration::from_secs(5),
@@ -67,7 +73,9 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
     };
     let (mut listen_place, mut health_place, mut memory_place) = (None, None, None);
     if let Some(mut section) = tables.server {
-        (server.listen, listen_place) = read_listen(&mut section, server.listen);
+        let read = listeners::read(reader, &mut section);
+        (server.listeners, server.trusted_proxies, listen_place) = (read.listeners, read.trusted_proxies, read.place);
+        server.watch = section.read_or("watch", server.watch);
         if let Some(at) = section.read::<u16>("unknown_path") {
             if ![404, 503].contains(&at.value) {
                 let help = "404 tells a sender that it is wrong for good, 503 that it should try again";
@@ -85,8 +93,6 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
             memory_place = Some(section.place().clone());
             server.limits = read_limits(section);
         }
-        section.later("tls", "terminate TLS in front of it, and let the proxy speak http to `listen`");
-        section.later("trusted_proxies", "leave it out: the address of the connection counts");
         server.public_url =
             section.read::<String>("public_url").and_then(|at| public_url::read(reader.problems, &at, false));
         section.finish();
@@ -94,7 +100,15 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
     let mut admin = Admin { listen: SocketAddr::from(([127, 0, 0, 1], 9900)), tokens: Vec::new() };
     let mut admin_place = None;
     if let Some(mut section) = tables.admin {
-        (admin.listen, admin_place) = read_listen(&mut section, admin.listen);
+        if let Some(at) = section.read::<String>("listen") {
+            if at.value.starts_with("unix:") || at.value.starts_with("systemd") {
+                let help = "write an address and port, such as \"127.0.0.1:9900\"";
+                reader.problems.error(&at.place, "the admin listener is an address and port", help);
+            } else {
+                admin.listen = listeners::address(reader.problems, "admin.listen", &at).unwrap_or(admin.listen);
+            }
+            admin_place = Some(at.place);
+        }
         let had_tokens = section.has("tokens");
         admin.tokens = read_tokens(reader, &mut section);
         if !admin.listen.ip().is_loopback() && !had_tokens {
@@ -111,28 +125,6 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
     ServerRead { server, admin, log, limits, listen_place, admin_place, health_place, memory_place }
 }
 
-fn read_listen(section: &mut Section<'_>, default: SocketAddr) -> (SocketAddr, Option<Place>) {
-    let Some(at) = section.read::<String>("listen") else { return (default, None) };
-    let At { value: text, place } = at;
-    if let Ok(address) = text.parse() {
-        return (address, Some(place));
-    }
-    let problems = section.problems();
-    let name = format!("{}.listen", section.path());
-    if text.starts_with("unix:") || text == "systemd" {
-        let help = "listen on an address and port, such as \"127.0.0.1:8080\"";
-        problems.error(&place, format!("`{name}` = \"{text}\" is not in this version of Hookward"), help);
-    } else {
-        let help = match text.rsplit_once(':') {
-            Some(("localhost", port)) => format!("write \"127.0.0.1:{port}\""),
-            Some(("" | "*", port)) => format!("write \"0.0.0.0:{port}\" for every address of this machine"),
-            _ => "write an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
-        };
-        problems.error(&place, format!("`{name}`: \"{text}\" is not an address and port"), help);
-    }
-    (default, Some(place))
-}
-
 fn read_limits(mut section: Section<'_>) -> Limits {
     let standard = Limits::default();
     let body_bytes_place = section.peek_place("body_bytes_max");
@@ -146,6 +138,8 @@ fn read_limits(mut section: Section<'_>) -> Limits {
         body_timeout: read::duration(&mut section, "body_timeout", standard.body_timeout),
         body_rate_min: read::size(&mut section, "body_rate_min", standard.body_rate_min),
         idle_timeout: read::duration(&mut section, "idle_timeout", standard.idle_timeout),
+        connection_age_max: read::duration(&mut section, "connection_age_max", standard.connection_age_max),
+        connection_requests_max: read::count(&mut section, "connection_requests_max", 100_000, u32::MAX) as u64,
     };
     body_fits(&section, body_bytes_place.as_ref(), limits.body_bytes_max, limits.body_memory_max);
     section.finish();

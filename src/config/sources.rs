@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    bodies, keys,
+    bodies, enforce, keys,
     load::{Reader, SourceNote, resolve_provider},
     model::{Limits, Mode, PathTemplate, Rate, Source},
     order, path, proof,
@@ -79,7 +79,7 @@ pub(super) fn read(
     let has_secrets = section.has("secrets") || section.has("remote_keys");
     let secrets = secrets::read_list(reader, &mut section);
     let written = proof::Written { has_secrets, path: &path, path_place: &path_text.place };
-    let proof = proof::read(reader.problems, &mut section, facts.as_ref(), &written);
+    let proof = proof::read(reader, &mut section, facts.as_ref(), &written);
     let allow_shared_secret = section.read_or("allow_shared_secret", false);
     let keyring = proof::decode(reader, &secrets, provider.as_deref(), &proof);
     let note = SourceNote {
@@ -118,7 +118,7 @@ pub(super) fn read(
     let order_by = order::read(&mut section, mode, scheme.as_ref(), &redact);
     let store_body = bodies::read_store_body(&mut section, mode);
     let explain = section.read_or("explain", false);
-    section.later("enforce", "leave it out: what does not verify is refused");
+    let lenient = enforce::read(reader, &mut section);
     section.finish();
 
     let name_shared: Name = name.value.as_str().into();
@@ -142,6 +142,7 @@ pub(super) fn read(
         body_bytes_max: limits.body_bytes_max,
         ack_status: policy.ack_status,
         allow: proof.allow,
+        client_cert: proof.client_cert,
         rate: limits.rate,
         in_flight_max: limits.in_flight_max,
         on_mismatch: policy.on_mismatch,
@@ -154,6 +155,7 @@ pub(super) fn read(
         store_body,
         redact,
         explain,
+        lenient,
         proxy_status_raw: proxy_status.is_some_and(|at| at.value),
         proxy_keys_fsync: proxy_keys.is_some_and(|at| at.value),
         provider,

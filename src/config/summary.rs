@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use super::{
     load::{Loaded, SecretNote},
-    model::{Config, Durability, Engine, LogFormat, Mode, OrderBy, Role, Source, Store, Upstream},
+    model::{Config, Durability, Engine, Listener, LogFormat, Mode, OrderBy, Role, Source, Store, Upstream},
     rules::{self, Memory, mebibytes},
 };
 use crate::{
@@ -94,7 +94,7 @@ fn listeners(config: &Config) -> Group {
                 "public",
                 format!(
                     "{}, unknown paths get {}, health at {}",
-                    server.listen,
+                    join(server.listeners.iter().map(listener)),
                     server.unknown_path,
                     server.health_path.as_deref().unwrap_or("nowhere")
                 ),
@@ -123,6 +123,20 @@ fn listeners(config: &Config) -> Group {
             ("log", format!("{format}, {}", config.log.level)),
         ],
     )
+}
+
+fn listener(listener: &Listener) -> String {
+    let mut how = Vec::new();
+    if let Some(tls) = &listener.tls {
+        how.push(match (&tls.clients, &tls.acme) {
+            (Some(clients), _) if clients.required => "tls with client certificates",
+            (_, Some(_)) => "tls, certificates by acme",
+            _ => "tls",
+        });
+    }
+    how.extend(listener.proxy_protocol.then_some("proxy protocol"));
+    how.extend(listener.h2c.then_some("h2c"));
+    if how.is_empty() { listener.at.to_string() } else { format!("{} ({})", listener.at, how.join(", ")) }
 }
 
 fn store(config: &Config) -> Group {

@@ -17,13 +17,17 @@ use crate::{
     admin::{self, Admin, FailureLog, Operations, UpstreamStatus, api::PendingSecretRow},
     config::{
         self, Config,
-        model::{Durability, Engine},
+        model::{Durability, Engine, ListenAt},
     },
     delivery::{self, LaneStatus, Lanes, SourceRule},
     document::format_size,
     event::{EventId, State},
-    http::listener::{self, ConnectionLimits},
-    ingress::{self, Gate, Peer, PendingSecret},
+    http::{
+        connected::Connected,
+        listener::{self, ConnectionLimits},
+        socket::Socket,
+    },
+    ingress::{self, Gate, PendingSecret},
     secret::Secret,
     store::{self, EventStore, StoreError, memory::MemoryStore, sqlite::SqliteStore},
     telemetry::{ClockWatch, Health, Metrics},
@@ -40,8 +44,10 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A gateway that runs. Dropping it does not end it: [`Gateway::drain`] does.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Where webhooks come in: with the real port if the configuration says 0.
+    /// Where webhooks come in: the first address and port of `listening`.
     pub public: SocketAddr,
+    /// Every public listener, in the order of the configuration: with the real port if it says 0.
+    pub listening: Vec<ListenAt>,
     /// Where operators and probes come in.
     pub admin: SocketAddr,
     config: Config,
@@ -83,8 +89,8 @@ pub enum StartError {
     Listen {
         /// `server.listen` or `admin.listen`.
         name: &'static str,
-        /// The address.
-        address: SocketAddr,
+        /// Where.
+        address: ListenAt,
         /// Why.
         error: std::io::Error,
     },
@@ -94,8 +100,12 @@ impl Gateway {
     /// Starts everything. Returns once both listeners are up.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         // Bound first: a second gateway on the same ports fails before it touches the store.
-        let public = bind("server.listen", config.server.listen).await?;
-        let admin = bind("admin.listen", config.admin.listen).await?;
+        let mut sockets = Vec::new();
+        for listener in &config.server.listeners {
+            sockets.push(open("server.listen", &listener.at).await?);
+        }
+        let admin = open("admin.listen", &ListenAt::Tcp(config.admin.listen)).await?;
+        let Socket::Tcp(admin) = admin else { unreachable!("an address is bound as TCP") };
         let store = open_store(&config, &clock).await?;
         report_parked(&config, &*store).await?;
         let metrics = Arc::new(Metrics::default());
@@ -123,9 +133,11 @@ impl Gateway {
             FailureLog::new(sources, Box::new(move |source| counted.not_explained(source)))
         };
         let parts = Parts { gate, store, lanes, health, metrics, clock, operations, failures };
+        let listening: Vec<_> = sockets.iter().map(Socket::local).collect();
         let mut gateway = Self {
-            public: address(&public, config.server.listen),
-            admin: address(&admin, config.admin.listen),
+            public: listening.iter().find_map(ListenAt::tcp).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+            listening,
+            admin: admin.local_addr().unwrap_or(config.admin.listen),
             config,
             parts,
             closing: CancellationToken::new(),
@@ -134,7 +146,7 @@ impl Gateway {
             tasks: Vec::new(),
         };
         gateway.say_what_it_is();
-        gateway.listen(public, admin);
+        gateway.listen(sockets, admin);
         gateway.watch();
         Ok(gateway)
     }
@@ -153,31 +165,38 @@ impl Gateway {
         );
     }
 
-    fn listen(&mut self, public: TcpListener, admin: TcpListener) {
+    fn listen(&mut self, sockets: Vec<Socket>, admin: TcpListener) {
         let limits = &self.config.server.limits;
         let connection_limits = ConnectionLimits {
             connections_max: limits.connections_max,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
         };
-        let stack = ingress::stack(&self.parts.gate).map_request(|(peer, request): (SocketAddr, Request<Incoming>)| {
-            let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            request.extensions_mut().insert(Peer(peer));
-            request
-        });
+        let stack = ingress::stack(&self.parts.gate).map_request(
+            |(connected, request): (Arc<Connected>, Request<Incoming>)| {
+                let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+                request.extensions_mut().insert(connected);
+                request
+            },
+        );
         let metrics = self.parts.metrics.clone();
         let count = move |open: Option<usize>| match open {
             Some(open) => metrics.connections(open),
             None => metrics.connection_refused(),
         };
-        let (closing, connections) = (self.closing.clone(), self.connections.clone());
-        self.tasks.push(tokio::spawn(listener::serve(public, stack, connection_limits, closing, connections, count)));
+        for socket in sockets {
+            let (closing, connections) = (self.closing.clone(), self.connections.clone());
+            let (stack, limits, count) = (stack.clone(), connection_limits.clone(), count.clone());
+            self.tasks.push(tokio::spawn(listener::serve(socket, stack, limits, closing, connections, count)));
+        }
         self.parts.health.set_listening(true);
 
         let given = self.given();
         let ending = self.ending.clone().cancelled_owned();
         self.tasks.push(tokio::spawn(admin::serve(admin, Admin::new(given), ending)));
-        tracing::info!(listener = "public", address = %self.public, "listening");
+        for at in &self.listening {
+            tracing::info!(listener = "public", address = %at, "listening");
+        }
         tracing::info!(listener = "admin", address = %self.admin, "listening");
     }
 
@@ -363,12 +382,8 @@ fn store_facts(store: &config::model::Store) -> admin::StoreFacts {
     admin::StoreFacts { engine, durability, bytes_max: store.disk_bytes_max }
 }
 
-async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen { name, address, error })
-}
-
-fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(configured)
+async fn open(name: &'static str, at: &ListenAt) -> Result<Socket, StartError> {
+    Socket::open(at).await.map_err(|error| StartError::Listen { name, address: at.clone(), error })
 }
 
 async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn EventStore>, store::sqlite::OpenError> {

@@ -55,7 +55,6 @@ use crate::{
 
 pub use budget::Budget;
 pub use failures::{Failed, Failures};
-pub use observe::Peer;
 pub use outcome::{Ack, Rejection};
 pub use pending::{Pending, PendingSecret, is_configured};
 pub use routes::Snapshot;

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
 };
@@ -16,13 +16,10 @@ use super::{Gate, Response, Snapshot, WireBody};
 use crate::{
     config::Source,
     event::{EventId, Name},
+    http::{connected::Connected, forwarded},
     telemetry::Metrics,
     time::Wall,
 };
-
-/// Who is at the other end of the connection; the listener puts it into the request's extensions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// A request as it came, with what its steps share.
 pub(super) struct Inbound {
@@ -35,6 +32,7 @@ pub(super) struct Exchange {
     /// The configuration of this request, from its first step to its last.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) request_id: String,
+    /// The client, whose shares the request takes: the peer, or for whom it speaks.
     pub(super) peer: Option<IpAddr>,
     pub(super) came: Instant,
     pub(super) came_at: Wall,
@@ -77,10 +75,14 @@ where
     fn call(&mut self, request: Request<WireBody>) -> Self::Future {
         let (head, body) = request.into_parts();
         let came_at = self.gate.clock.wall();
+        // The listener puts it there; a request without it came from nowhere.
+        let connected = head.extensions.get::<Arc<Connected>>().cloned().unwrap_or_default();
+        let snapshot = self.gate.snapshot.load_full();
+        let peer = forwarded::client(&connected, &head.headers, &snapshot.trusted_proxies);
         let exchange = Arc::new(Exchange {
-            snapshot: self.gate.snapshot.load_full(),
+            snapshot,
             request_id: EventId::new(came_at).to_string(),
-            peer: head.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()),
+            peer,
             came: self.gate.clock.monotonic(),
             came_at,
             source: OnceLock::new(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::remote_keys::Remote;
@@ -21,6 +22,7 @@ pub struct Snapshot {
     exact: HashMap<String, Arc<Route>>,
     /// Those whose path has a `{token}` segment. No two match one path: the configuration says so.
     with_token: Vec<Arc<Route>>,
+    pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) unknown_path: u16,
     pub(super) health_path: Option<String>,
     pub(super) body_timeout: std::time::Duration,
@@ -63,6 +65,7 @@ impl Snapshot {
         Self {
             exact,
             with_token,
+            trusted_proxies: config.server.trusted_proxies.clone(),
             unknown_path: config.server.unknown_path,
             health_path: config.server.health_path.clone(),
             body_timeout: config.server.limits.body_timeout,

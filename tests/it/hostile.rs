@@ -1,12 +1,13 @@
 //! Clients that do not play fair, on raw sockets or straight at the stack.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use hookward::{
     delivery::{self, Lanes},
-    ingress::{self, Gate, Peer, WireBody},
+    http::connected::Connected,
+    ingress::{self, Gate, WireBody},
     store::{self, memory::MemoryStore},
     telemetry::{ClockWatch, Health, Metrics},
     time::{Clock, Wall},
@@ -184,7 +185,9 @@ fn request(from: &str, signed: &[u8], body: WireBody) -> Request<WireBody> {
         request = request.header(name, value);
     }
     let mut request = request.body(body).expect("a request");
-    request.extensions_mut().insert(Peer(SocketAddr::new(from.parse().expect("an address"), 1)));
+    request
+        .extensions_mut()
+        .insert(Arc::new(Connected { address: Some(from.parse().expect("an address")), ..Connected::default() }));
     request
 }
 

@@ -1,0 +1,62 @@
+//! `client_cert` of a source: the certificate that its provider's clients must show.
+
+use std::path::PathBuf;
+
+use super::{load::Reader, model::ClientCert};
+use crate::document::Section;
+
+const HELP: &str = "write client_cert = { issuer = \"partner-ca.pem\" }, or { fingerprints = [\"…\"] }: the SHA-256 of the \
+                    certificate as `openssl x509 -noout -fingerprint -sha256` prints it";
+
+pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>) -> Option<ClientCert> {
+    let mut section = section.section("client_cert")?;
+    let place = section.place().clone();
+    let issuer = section.read::<String>("issuer");
+    let listed = section.read::<Vec<String>>("fingerprints");
+    section.finish();
+    match (issuer, listed) {
+        (Some(at), None) => Some(ClientCert::Issuer(reader.resolve(&at.place, &PathBuf::from(&at.value)))),
+        (None, Some(at)) => {
+            let read: Option<Vec<_>> = at.value.iter().map(|text| fingerprint(text)).collect();
+            let read = read.filter(|read| !read.is_empty());
+            if read.is_none() {
+                reader.problems.error(
+                    &at.place,
+                    "`client_cert.fingerprints` needs SHA-256 digests of 64 hex digits",
+                    HELP,
+                );
+            }
+            read.map(ClientCert::Fingerprints)
+        }
+        _ => {
+            reader.problems.error(&place, "`client_cert` needs either `issuer` or `fingerprints`", HELP);
+            None
+        }
+    }
+}
+
+/// 64 hex digits of either case, with or without colons.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    let mut digest = [0; 32];
+    (digits.len() == 64 && digits.is_ascii()).then_some(())?;
+    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_read_as_openssl_prints_it_and_in_no_other_way() {
+        let colons = vec!["AB"; 32].join(":");
+        assert_eq!(fingerprint(&colons), Some([0xab; 32]));
+        assert_eq!(fingerprint(&"ab".repeat(32)), Some([0xab; 32]));
+        for wrong in ["", "ab", &"ab".repeat(31), &"ab".repeat(33), &"+f".repeat(32), &"zz".repeat(32)] {
+            assert_eq!(fingerprint(wrong), None, "{wrong}");
+        }
+    }
+}
