@@ -8,4 +8,5 @@ pub mod forwarded;
 pub mod headers;
 pub mod listener;
 pub mod per_client;
+pub mod proxy_protocol;
 pub mod socket;
