@@ -36,13 +36,14 @@ fn limits() -> ConnectionLimits {
     }
 }
 
-/// `/wait` never answers, `/huge` answers with 4 MiB, `/refuse` without reading the body, and the rest with the client's
+/// `/wait` never answers, `/later` does after a second, `/huge` answers with 4 MiB, `/refuse` without reading the body, and the rest with the client's
 /// address, the host, the path and the length of the body.
 async fn answer((peer, request): (Arc<Connected>, Request<ClientBody>)) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let mut answer = Response::new(Full::default());
     match head.uri.path() {
         "/wait" => pending().await,
+        "/later" => tokio::time::sleep(Duration::from_secs(1)).await,
         "/huge" => *answer.body_mut() = Full::from(vec![b'x'; 4 << 20]),
         "/refuse" => {
             *answer.status_mut() = StatusCode::UNAUTHORIZED;
@@ -479,6 +480,19 @@ async fn silence_and_slowness_end_a_connection_in_time() {
     client.write_all(REQUEST).await.expect("taken");
     assert!(read_answer(&mut client).await.contains("200 OK"));
     assert_eq!(end(ended).await, (75, Ended::Idle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_answers_took_their_time_is_idle_like_any_other() {
+    for requests in [1, 2] {
+        let (mut client, ended) = House::new(limits()).connect();
+        for _ in 0..requests {
+            client.write_all(b"GET /later HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("taken");
+            assert!(read_answer(&mut client).await.contains("200 OK"));
+        }
+        assert_eq!(end(ended).await, (75, Ended::Idle), "after {requests}");
+        assert_eq!(client.read(&mut [0; 1]).await.expect("closed"), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
