@@ -101,7 +101,8 @@ async fn the_proxy_protocol_names_the_client_and_only_a_trusted_proxy_may_speak_
     let listen = "listen = [{ at = \"127.0.0.1:0\", proxy_protocol = true }]\ntrusted_proxies = ";
     let world = world(&source, &format!("{listen}[\"127.0.0.0/8\"]")).await;
     let signed: Vec<_> = sign("partssource", SECRET, b"{}", NOW_S);
-    let signed: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let signed: Vec<_> = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let signed = signed.concat();
     let post = format!("POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n{signed}\r\n{{}}");
     for (client, status) in [("203.0.113.7", 200), ("198.51.100.7", 503)] {
         let mut stream = TcpStream::connect(world.gateway.public).await.expect("it listens");
