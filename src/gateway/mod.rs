@@ -24,7 +24,7 @@ use crate::{
     event::{EventId, State},
     http::{
         connected::Connected,
-        listener::{self, ConnectionLimits},
+        listener::{self, ConnectionLimits, Connections, Entrance, Told},
         socket::Socket,
     },
     ingress::{self, Gate, PendingSecret},
@@ -180,14 +180,16 @@ impl Gateway {
             },
         );
         let metrics = self.parts.metrics.clone();
-        let count = move |open: Option<usize>| match open {
-            Some(open) => metrics.connections(open),
-            None => metrics.connection_refused(),
-        };
-        for socket in sockets {
-            let (closing, connections) = (self.closing.clone(), self.connections.clone());
-            let (stack, limits, count) = (stack.clone(), connection_limits.clone(), count.clone());
-            self.tasks.push(tokio::spawn(listener::serve(socket, stack, limits, closing, connections, count)));
+        let connections = Connections::new(connection_limits, move |told| match told {
+            Told::Open(open) => metrics.connections(open),
+            Told::Refused => metrics.connection_refused(),
+        });
+        for (socket, listener) in sockets.into_iter().zip(&self.config.server.listeners) {
+            let entrance = Entrance { tls: None, proxy_protocol: listener.proxy_protocol, h2c: listener.h2c };
+            let (stack, connections) = (stack.clone(), connections.clone());
+            let (closing, tracker) = (self.closing.clone(), self.connections.clone());
+            let serving = listener::serve(socket, entrance, stack, connections, closing, tracker);
+            self.tasks.push(tokio::spawn(serving));
         }
         self.parts.health.set_listening(true);
 

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -18,7 +19,7 @@ use tower::Service;
 
 use super::{connected::Connected, connection, per_client::PerClient, socket::Socket};
 
-/// What a listener allows.
+/// What all listeners together allow.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Connections at a time; more are closed at once.
@@ -29,18 +30,89 @@ pub struct ConnectionLimits {
     pub idle_timeout: Duration,
 }
 
+/// What one listener does before HTTP begins.
+#[derive(Clone, Default)]
+pub struct Entrance {
+    /// With TLS: the configuration of the moment.
+    pub tls: Option<TlsConfig>,
+    /// Whether each connection begins with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Whether a plaintext connection may speak HTTP/2 from its first byte.
+    pub h2c: bool,
+}
+
+/// Asked with each connection, so that certificates change while connections last.
+pub type TlsConfig = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+
+impl fmt::Debug for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tls, proxy_protocol, h2c } = self;
+        write!(f, "Entrance {{ tls: {}, proxy_protocol: {proxy_protocol}, h2c: {h2c} }}", tls.is_some())
+    }
+}
+
 /// Connections that every client address may have at a time.
 const CONNECTIONS_PER_CLIENT_MIN: u64 = 16;
 
+/// The connections of all listeners, and what they share.
+pub struct Connections {
+    pub(super) limits: ConnectionLimits,
+    open: AtomicUsize,
+    per_client: Arc<PerClient>,
+    told: Box<dyn Fn(Told) + Send + Sync>,
+}
+
+/// What is told of connections while they come and go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// So many are open now.
+    Open(usize),
+    /// One was closed because of a limit.
+    Refused,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("limits", &self.limits).field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(limits: ConnectionLimits, told: impl Fn(Told) + Send + Sync + 'static) -> Arc<Self> {
+        // A quarter for each client address, so that it takes several to shut others out.
+        let per_client = PerClient::new((limits.connections_max as u64 / 4).max(CONNECTIONS_PER_CLIENT_MIN));
+        Arc::new(Self { limits, open: AtomicUsize::new(0), per_client, told: Box::new(told) })
+    }
+
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let took =
+            self.open.fetch_update(Relaxed, Relaxed, |open| (open < self.limits.connections_max).then_some(open + 1));
+        (self.told)(Told::Open(took.ok()? + 1));
+        Some(Place { of: self.clone() })
+    }
+}
+
+/// A place among the open connections, given back when dropped.
+struct Place {
+    of: Arc<Connections>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        (self.of.told)(Told::Open(self.of.open.fetch_sub(1, Relaxed) - 1));
+    }
+}
+
 /// Serves a listener until `drain` is cancelled, then closes it and ends each connection after its present
-/// request. `count` is told the number of open connections whenever it changes, and `None` when one was refused.
+/// request.
 pub async fn serve<S>(
     socket: Socket,
+    entrance: Entrance,
     service: S,
-    limits: ConnectionLimits,
+    connections: Arc<Connections>,
     drain: CancellationToken,
-    connections: TaskTracker,
-    count: impl Fn(Option<usize>) + Clone + Send + Sync + 'static,
+    tracker: TaskTracker,
 ) where
     S: Service<(Arc<Connected>, Request<Incoming>), Response = Response<Full<Bytes>>, Error = Infallible>
         + Clone
@@ -48,9 +120,6 @@ pub async fn serve<S>(
         + 'static,
     S::Future: Send,
 {
-    let open = Arc::new(AtomicUsize::new(0));
-    // A quarter for each client address, so that it takes several to shut others out.
-    let per_client = PerClient::new((limits.connections_max as u64 / 4).max(CONNECTIONS_PER_CLIENT_MIN));
     loop {
         let accepted = tokio::select! {
             () = drain.cancelled() => return,
@@ -68,30 +137,18 @@ pub async fn serve<S>(
                 }
             }
         };
-        let mut share = per_client.share(peer);
-        if open.load(Relaxed) >= limits.connections_max || !share.grow(1) {
-            count(None);
+        let mut share = connections.per_client.share(peer);
+        let place = if share.grow(1) { connections.place() } else { None };
+        let Some(place) = place else {
+            (connections.told)(Told::Refused);
             continue; // dropped: closed
-        }
-        count(Some(open.fetch_add(1, Relaxed) + 1));
-        let place = Place { open: open.clone(), count: count.clone() };
+        };
         let connected = Connected { address: peer, is_unix: peer.is_none(), tls: None };
-        let connection = connection::serve(stream, connected, service.clone(), limits.clone(), drain.clone());
-        connections.spawn(async move {
+        let limits = connections.limits.clone();
+        let connection = connection::serve(stream, connected, entrance.clone(), service.clone(), limits, drain.clone());
+        tracker.spawn(async move {
             connection.await;
             drop((place, share));
         });
-    }
-}
-
-/// A place among the open connections, given back when dropped.
-struct Place<C: Fn(Option<usize>)> {
-    open: Arc<AtomicUsize>,
-    count: C,
-}
-
-impl<C: Fn(Option<usize>)> Drop for Place<C> {
-    fn drop(&mut self) {
-        (self.count)(Some(self.open.fetch_sub(1, Relaxed) - 1));
     }
 }
