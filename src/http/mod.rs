@@ -9,3 +9,4 @@ pub mod headers;
 pub mod listener;
 pub mod per_client;
 pub mod socket;
+pub mod tls;

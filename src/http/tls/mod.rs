@@ -273,6 +273,16 @@ impl Front {
         self.tell(&mut state);
     }
 
+    /// The certificate that was asked for.
+    fn asked(&self) -> Option<Arc<Certificate>> {
+        self.lock().asked.as_ref().map(|kept| kept.certificate.clone())
+    }
+
+    /// Whether there is no certificate at all.
+    fn is_bare(&self) -> bool {
+        self.lock().certificates().next().is_none()
+    }
+
     fn swap(&self, state: &State) {
         match state.serve(&self.clock, &self.challenges) {
             Ok(serving) => self.serving.store(serving),
