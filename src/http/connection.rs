@@ -30,6 +30,7 @@ use super::{
     deadlined::{BUSY, Deadlined, IDLE, LAST},
     listener::{ConnectionLimits, Entrance},
     socket::Stream,
+    tls::ACME_PROTOCOL,
 };
 
 /// The head of a request, in bytes.
@@ -63,6 +64,10 @@ pub(super) async fn serve<S>(
                 Ok(Err(error)) => return tracing::debug!(%error, peer = ?connected.address, "no tls"),
                 Err(_) => return tracing::debug!(peer = ?connected.address, "no tls in time"),
             };
+            // That handshake was the whole of it: an authority looked at a name.
+            if stream.get_ref().1.alpn_protocol() == Some(ACME_PROTOCOL) {
+                return;
+            }
             connected.tls = Some(session(stream.get_ref().1));
             Wire::Tls(Box::new(stream))
         }
