@@ -114,7 +114,10 @@ pub struct Wanted(Kind);
 
 enum Kind {
     Fingerprints(Vec<[u8; 32]>),
-    Issuer { verifier: Arc<dyn ClientCertVerifier>, verdicts: Mutex<LruCache<[u8; 32], (Wall, bool)>> },
+    Issuer {
+        verifier: Arc<dyn ClientCertVerifier>,
+        verdicts: Mutex<LruCache<[u8; 32], (Wall, bool)>>,
+    },
     /// The authorities cannot be used: nobody gets in.
     Nobody,
 }
