@@ -372,6 +372,8 @@ impl State {
             config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
         }
         config.max_early_data_size = 0;
+        // Every suite here is sound, and still it is not the client that chooses the last of them.
+        config.ignore_client_order = true;
         if asks {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;

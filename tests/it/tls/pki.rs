@@ -139,7 +139,7 @@ impl Client {
     pub(crate) async fn send(&self, to: SocketAddr, name: &str, secret: &str, path: &str) -> Result<Reply, String> {
         let body = b"{\"n\":1}";
         let signed = sign("partssource", secret, body, NOW_S);
-        let headers: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers = signed.iter().fold(String::new(), |lines, (name, value)| format!("{lines}{name}: {value}\r\n"));
         let head =
             format!("POST {path} HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\ncontent-length: 7\r\n{headers}\r\n");
         let mut stream = self.connect(to, name).await.map_err(|error| error.to_string())?;

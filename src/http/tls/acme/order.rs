@@ -119,9 +119,11 @@ fn answer(host: &str, digest: &[u8]) -> Result<CertifiedKey, String> {
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider())
-        .map_err(|_| "failed to make the proof for a name".to_owned())
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signing = provider().key_provider.load_private_key(private);
+    let signing = signing.map_err(|_| "failed to make the proof for a name")?;
+    // Not held against its key, as others are: who does that refuses an extension that it must know and does not.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 
 /// What the authority says of the names that it refused.
@@ -152,4 +154,25 @@ fn explain(what: &str, error: &Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_cert::der::{Decode as _, oid::ObjectIdentifier};
+
+    use super::*;
+
+    #[test]
+    fn the_proof_for_a_name_is_a_certificate_with_the_digest_for_that_name_alone() {
+        let proof = answer("hooks.example.com", &[7; 32]).expect("made");
+        let certificate = x509_cert::Certificate::from_der(&proof.cert[0]).expect("a certificate");
+        let extensions = certificate.tbs_certificate().extensions().expect("there are");
+        // RFC 8737, section 3: id-pe-acmeIdentifier, critical, the digest as an octet string.
+        let id = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.31");
+        let shown = extensions.iter().find(|extension| extension.extn_id == id).expect("the extension");
+        assert!(shown.critical);
+        assert_eq!(shown.extn_value.as_bytes(), [&[4, 32][..], &[7; 32]].concat());
+        let facts = crate::config::certificate::Facts::of(&proof.cert[0]).expect("facts");
+        assert_eq!(facts.names, ["hooks.example.com"]);
+    }
 }
