@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::{
     net::TcpListener,
     task::JoinHandle,
@@ -23,6 +22,7 @@ use crate::{
     document::format_size,
     event::{EventId, State},
     http::{
+        client_body::ClientBody,
         connected::Connected,
         listener::{self, ConnectionLimits, Connections, Entrance, TlsConfig, Told},
         socket::Socket,
@@ -178,9 +178,13 @@ impl Gateway {
             connections_max: limits.connections_max,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            age_max: limits.connection_age_max,
+            requests_max: limits.connection_requests_max,
+            trusted_proxies: self.config.server.trusted_proxies.clone(),
+            health_path: self.config.server.health_path.clone(),
         };
         let stack = ingress::stack(&self.parts.gate).map_request(
-            |(connected, request): (Arc<Connected>, Request<Incoming>)| {
+            |(connected, request): (Arc<Connected>, Request<ClientBody>)| {
                 let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
                 request.extensions_mut().insert(connected);
                 request
@@ -190,6 +194,7 @@ impl Gateway {
         let connections = Connections::new(connection_limits, move |told| match told {
             Told::Open(open) => metrics.connections(open),
             Told::Refused => metrics.connection_refused(),
+            Told::Ended(why) => metrics.connection_ended(why.name()),
         });
         for (socket, listener) in sockets.into_iter().zip(&self.config.server.listeners) {
             let front = self.parts.front.clone().filter(|_| listener.tls.is_some());

@@ -1,109 +1,338 @@
-//! One connection: the recipe for hyper, with explicit limits on everything that it leaves open.
+//! One connection, from its first byte to its end: the PROXY protocol, TLS, what is spoken, and the recipe for hyper,
+//! with explicit limits on everything that it leaves open.
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::timeout,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 
 use super::{
+    client_body::ClientBody,
     connected::{Connected, Session},
-    deadlined::{BUSY, Deadlined, IDLE, LAST},
-    listener::{ConnectionLimits, Entrance},
+    course::{Bounds, Course, SharedCourse},
+    deadlined::Deadlined,
+    ended::Ended,
+    frames::PREFACE,
+    listener::{Entrance, Guest},
+    origin,
+    proxy_protocol::{Announced, Header, parse},
     socket::Stream,
-    tls::ACME_PROTOCOL,
 };
 
 /// The head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-/// hyper's read and write buffer for a connection, in bytes.
+pub(super) const HEAD_BYTES_MAX: u32 = 16 << 10;
+/// hyper's read and write buffer for a connection of HTTP/1.1, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-
-/// A TLS handshake in all.
+/// Requests at a time on a connection of HTTP/2.
+pub(super) const STREAMS_MAX: u32 = 32;
+/// What a client may send of one body, and of all, before somebody reads it; in bytes.
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const CONNECTION_WINDOW: u32 = 512 << 10;
+/// What is kept of one answer for a client that does not read it, in bytes.
+const SEND_BYTES_MAX: usize = 64 << 10;
+/// Streams that the client took back and nobody looked at yet.
+const TAKEN_BACK_MAX: usize = 20;
+/// Streams that broke the rules.
+const BROKEN_MAX: usize = 128;
+/// A client that has sent nothing for so long is asked whether it is there, and has so long to say so.
+const ASK_EVERY: Duration = Duration::from_secs(20);
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A header of the PROXY protocol, and a TLS handshake, in all.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the first byte of what may be HTTP/2 without TLS.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is spoken on a connection.
+enum Spoken {
+    Http1,
+    Http2,
+    /// Nothing: the handshake was all, as when an authority asks for the proof that a name is ours.
+    Nothing,
+}
+
+/// Serves one connection to its end, and says why it ended.
 pub(super) async fn serve<S>(
     stream: Stream,
-    mut connected: Connected,
+    mut guest: Guest,
     entrance: Entrance,
     service: S,
-    limits: ConnectionLimits,
     drain: CancellationToken,
-) where
-    S: Service<(Arc<Connected>, Request<Incoming>), Response = Response<Full<Bytes>>, Error = Infallible>
+    tracker: TaskTracker,
+) -> Ended
+where
+    S: Service<(Arc<Connected>, Request<ClientBody>), Response = Response<Full<Bytes>>, Error = Infallible>
         + Clone
         + Send
         + 'static,
     S::Future: Send,
 {
-    let wire = match &entrance.tls {
-        None => Wire::Plain(stream),
-        Some(config) => {
-            let handshake = TlsAcceptor::from(config()).accept(stream);
-            let stream = match timeout(TLS_TIMEOUT, handshake).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%error, peer = ?connected.address, "no tls"),
-                Err(_) => return tracing::debug!(peer = ?connected.address, "no tls in time"),
-            };
-            // That handshake was the whole of it: an authority looked at a name.
-            if stream.get_ref().1.alpn_protocol() == Some(ACME_PROTOCOL) {
-                return;
-            }
-            connected.tls = Some(session(stream.get_ref().1));
-            Wire::Tls(Box::new(stream))
-        }
+    let (bounds, crowded_until) = (guest.bounds(), guest.crowded_until());
+    let beginning = begin(stream, &mut guest, &entrance, bounds);
+    let begun = match crowded_until {
+        None => beginning.await,
+        Some(until) => timeout_at(until, beginning).await.unwrap_or(Err(Ended::Crowded)),
     };
-    let phase = Arc::new(AtomicU8::new(IDLE));
-    let address = connected.address;
-    let peer = Arc::new(connected);
-    let io = Deadlined::new(wire, phase.clone(), limits);
+    let (wire, ahead, spoken) = match begun {
+        Ok(begun) => begun,
+        Err(why) => return why,
+    };
+    let is_http2 = match spoken {
+        Spoken::Http1 => false,
+        Spoken::Http2 => true,
+        Spoken::Nothing => return Ended::Done,
+    };
+    let told = SharedCourse::new(Course::new(bounds, is_http2, Instant::now()));
+    let io = TokioIo::new(Deadlined::new(wire, ahead, told.clone()));
+    let peer = Arc::new(guest.connected.clone());
+    let (course, guest) = (told.clone(), Arc::new(guest));
     let service = service_fn(move |request: Request<Incoming>| {
-        phase.store(BUSY, Relaxed);
-        let (service, phase, peer) = (service.clone(), phase.clone(), peer.clone());
+        let turn = Turn::begin(&course);
+        let mut request = request.map(|body| ClientBody::new(body, course.clone()));
+        if is_http2 {
+            origin::from_http2(&mut request);
+        }
+        let (service, peer, guest) = (service.clone(), peer.clone(), guest.clone());
         async move {
-            let Ok(answer) = service.oneshot((peer, request)).await;
-            let closes = answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
-            phase.store(if closes { LAST } else { IDLE }, Relaxed);
-            Ok::<_, Infallible>(answer)
+            let answer = if guest.serves(request.uri().path()) {
+                let Ok(answer) = service.oneshot((peer, request)).await;
+                answer
+            } else {
+                crowded()
+            };
+            Ok::<_, Infallible>(turn.end(answer, is_http2, guest.is_crowded()))
         }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .keep_alive(true)
-        .half_close(false)
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    if is_http2 {
+        let connection = http2::Builder::new(Streams(tracker))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BYTES_MAX)
+            .max_pending_accept_reset_streams(TAKEN_BACK_MAX)
+            .max_local_error_reset_streams(BROKEN_MAX)
+            .keep_alive_interval(ASK_EVERY)
+            .keep_alive_timeout(ASK_TIMEOUT)
+            .serve_connection(io, service);
+        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, &drain).await
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .keep_alive(true)
+            .half_close(false)
+            .max_header_size(HEAD_BYTES_MAX as usize)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(io, service);
+        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, &drain).await
+    }
+}
+
+/// Everything before HTTP: whose connection it is, TLS, and what is spoken on it.
+async fn begin(
+    mut stream: Stream,
+    guest: &mut Guest,
+    entrance: &Entrance,
+    bounds: Bounds,
+) -> Result<(Wire, Vec<u8>, Spoken), Ended> {
+    if entrance.proxy_protocol {
+        let announced = timeout(PROXY_TIMEOUT, announced(&mut stream)).await;
+        if !guest.announce(announced.unwrap_or(Err(Ended::ProxyProtocol))?) {
+            return Err(Ended::Done);
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, peer = ?address, "connection ended");
+    }
+    if let Some(config) = &entrance.tls {
+        let handshake = TlsAcceptor::from(config()).accept(stream);
+        let stream = timeout(TLS_TIMEOUT, handshake).await.map_err(|_| Ended::Tls)?.map_err(|error| {
+            tracing::debug!(%error, peer = ?guest.connected.address, "no tls");
+            Ended::Tls
+        })?;
+        let tls = stream.get_ref().1;
+        guest.connected.tls = Some(session(tls));
+        let spoken = match tls.alpn_protocol() {
+            Some(b"h2") => Spoken::Http2,
+            None | Some(b"http/1.1") => Spoken::Http1,
+            Some(_) => Spoken::Nothing,
+        };
+        return Ok((Wire::Tls(Box::new(stream)), Vec::new(), spoken));
+    }
+    let mut ahead = Vec::new();
+    let spoken = if entrance.h2c { plaintext(&mut stream, &mut ahead, bounds).await? } else { Spoken::Http1 };
+    Ok((Wire::Plain(stream), ahead, spoken))
+}
+
+/// Reads a header of the PROXY protocol, and not a byte of what follows.
+async fn announced(stream: &mut (impl AsyncRead + Unpin)) -> Result<Announced, Ended> {
+    let mut head = Vec::new();
+    loop {
+        match parse(&head).map_err(|_| Ended::ProxyProtocol)? {
+            Header::Whole(announced) => return Ok(announced),
+            Header::Unfinished(more) => {
+                let from = head.len();
+                head.resize(from + more, 0);
+                stream.read_exact(&mut head[from..]).await.map_err(|_| Ended::ProxyProtocol)?;
+            }
+        }
+    }
+}
+
+/// Reads until it is clear whether a client begins as HTTP/2 does.
+async fn plaintext(
+    stream: &mut (impl AsyncRead + Unpin),
+    ahead: &mut Vec<u8>,
+    bounds: Bounds,
+) -> Result<Spoken, Ended> {
+    let until = Instant::now() + bounds.header_timeout;
+    let first = Instant::now() + FIRST_BYTE_TIMEOUT.min(bounds.idle_timeout);
+    let mut space = [0; PREFACE.len()];
+    while ahead.len() < PREFACE.len() && PREFACE.starts_with(ahead) {
+        let (at, late) = if ahead.is_empty() { (first, Ended::FirstByte) } else { (until, Ended::Head) };
+        let came = timeout_at(at, stream.read(&mut space[ahead.len()..])).await.map_err(|_| late)?;
+        let came = came.map_err(|_| Ended::Done)?;
+        if came == 0 {
+            return Err(Ended::Done);
+        }
+        ahead.extend_from_slice(&space[ahead.len()..][..came]);
+    }
+    Ok(if PREFACE.starts_with(ahead) { Spoken::Http2 } else { Spoken::Http1 })
+}
+
+/// Polls a connection to its end, within the bounds of its course.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    leave: fn(Pin<&mut C>),
+    told: &SharedCourse,
+    drain: &CancellationToken,
+) -> Ended
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut draining = pin!(drain.cancelled());
+    let mut timer = pin!(sleep_until(Instant::now()));
+    let (mut drains, mut leaves) = (false, false);
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(why(told, ended));
+            }
+            if !drains && draining.as_mut().poll(cx).is_ready() {
+                drains = true;
+                told.now(|course, now| course.leave(Ended::Drain, now));
+            }
+            let (looked, leaving) = told.now(|course, now| (course.look(now), course.leaving().is_some()));
+            let at = match looked {
+                Ok(at) => at,
+                Err(why) => return Poll::Ready(why),
+            };
+            if leaving && !leaves {
+                leaves = true;
+                leave(connection.as_mut());
+                continue;
+            }
+            timer.as_mut().reset(at);
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Why hyper is done with it.
+fn why(told: &SharedCourse, ended: hyper::Result<()>) -> Ended {
+    let (flooded, leaving) = told.now(|course, _| (course.is_flooded(), course.leaving()));
+    let Err(error) = ended else { return leaving.unwrap_or(Ended::Done) };
+    tracing::debug!(%error, "connection ended");
+    let is_io = std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<io::Error>);
+    let left = is_io || error.is_incomplete_message() || error.is_closed() || error.is_timeout();
+    match leaving {
+        _ if flooded => Ended::Flood,
+        Some(why) => why,
+        None if left => Ended::Done,
+        None => Ended::Protocol,
+    }
+}
+
+/// One request in service. Dropped before its end, it had none.
+struct Turn(Option<SharedCourse>);
+
+impl Turn {
+    fn begin(told: &SharedCourse) -> Self {
+        told.now(Course::asked);
+        Self(Some(told.clone()))
+    }
+
+    /// The answer, as it goes out: on HTTP/1.1 the last one says that it is.
+    fn end(mut self, mut answer: Response<Full<Bytes>>, is_http2: bool, is_last: bool) -> Response<Full<Bytes>> {
+        let closes = answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+        let is_last = self.0.take().is_some_and(|told| {
+            told.now(|course, now| {
+                // What is left of a body ends its stream there, and the connection here.
+                if is_last || (closes && !is_http2) {
+                    course.leave(if is_last { Ended::Crowded } else { Ended::Done }, now);
+                }
+                course.answered(now)
+            })
+        });
+        if is_http2 {
+            answer.headers_mut().remove(header::CONNECTION);
+        } else if is_last {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            told.now(Course::served);
+        }
+    }
+}
+
+/// What a connection too many is answered, if it asks for more than health.
+fn crowded() -> Response<Full<Bytes>> {
+    let body = "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many \
+                connections: send it again\"}";
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// Where hyper puts the streams of HTTP/2: among the tasks that a drain waits for.
+#[derive(Clone, Debug)]
+struct Streams(TaskTracker);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
     }
 }
 
@@ -115,7 +344,7 @@ fn session(tls: &rustls::ServerConnection) -> Session {
 
 /// A connection's bytes, as HTTP sees them.
 #[derive(Debug)]
-pub(super) enum Wire {
+enum Wire {
     Plain(Stream),
     Tls(Box<TlsStream<Stream>>),
 }

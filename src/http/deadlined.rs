@@ -1,17 +1,9 @@
-//! A stream with deadlines for what its peer does not do: the first byte, a head, the reading of an answer. And an end
-//! that lets a peer which is still sending read what it was answered.
-//!
-//! hyper's own header timer also runs while a kept-alive connection is idle, so it cannot tell a slow head from
-//! a balancer that keeps its connection warm. [`Deadlined`] tells them apart: idle until the first byte, then a
-//! head until the service is called, then no read deadline (the body has its own) until the answer is ready.
+//! A stream that tells the course of its connection what goes by. And an end that lets a peer which is still sending
+//! read what it was answered.
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,16 +13,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::listener::ConnectionLimits;
-
-/// How long a client may refuse to read an answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-pub(super) const IDLE: u8 = 0;
-pub(super) const HEAD: u8 = 1;
-pub(super) const BUSY: u8 = 2;
-/// As `IDLE`, and the connection ends after this answer, maybe in the middle of a request.
-pub(super) const LAST: u8 = 3;
+use super::course::SharedCourse;
 
 /// How long, and how much of it, is read of what a client still sends after its connection has ended. A socket
 /// closed on unread bytes is reset, and a client, or a proxy in front, that is still sending then may never read
@@ -38,95 +21,98 @@ pub(super) const LAST: u8 = 3;
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
-/// A stream with deadlines for what the peer does not do.
+/// A stream whose connection has deadlines.
 #[derive(Debug)]
 pub(super) struct Deadlined<S> {
     stream: S,
-    phase: Arc<AtomicU8>,
-    limits: ConnectionLimits,
-    /// The phase that the read timer was set for, and the timer.
-    reading: (u8, Pin<Box<Sleep>>),
-    writing: Option<Pin<Box<Sleep>>>,
+    /// What was read already, to find out what is spoken: it comes first.
+    ahead: Vec<u8>,
+    course: SharedCourse,
     /// The write side is shut: until when, and how many bytes, are still read.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<S> Deadlined<S> {
-    pub(super) fn new(stream: S, phase: Arc<AtomicU8>, limits: ConnectionLimits) -> Self {
-        // A new connection has as long for its first byte as a head has in all.
-        let first = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
-        Self { stream, phase, limits, reading: (IDLE, Box::pin(sleep_until(first))), writing: None, lingering: None }
+    pub(super) fn new(stream: S, ahead: Vec<u8>, course: SharedCourse) -> Self {
+        Self { stream, ahead, course, lingering: None }
     }
 
-    /// Sets the read timer anew if the phase changed since.
-    fn follow_phase(&mut self) -> u8 {
-        let phase = self.phase.load(Relaxed);
-        if phase != self.reading.0 {
-            let timeout = if phase == HEAD { self.limits.header_timeout } else { self.limits.idle_timeout };
-            self.reading.0 = phase;
-            self.reading.1.as_mut().reset(Instant::now() + timeout);
-        }
-        phase
+    /// What came is told of, and ends the connection if it is too much.
+    fn tell_read(&self, bytes: &[u8]) -> io::Result<()> {
+        let flooded = self.course.now(|course, now| {
+            course.read(bytes, now);
+            course.is_flooded()
+        });
+        if flooded { Err(io::Error::other("the client sent more than its requests explain")) } else { Ok(()) }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Deadlined<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        if let Poll::Ready(done) = Pin::new(&mut self.stream).poll_read(cx, buf) {
-            if buf.filled().len() > before {
-                let _ = self.phase.compare_exchange(IDLE, HEAD, Relaxed, Relaxed);
-                self.follow_phase();
-            }
-            return Poll::Ready(done);
+        if self.ahead.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let length = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..length]);
+            self.ahead.drain(..length);
         }
-        if self.follow_phase() == BUSY {
-            return Poll::Pending;
-        }
-        ready!(self.reading.1.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent nothing in time")))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Deadlined<S> {
-    /// Fails a write that has been pending for too long.
-    fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.writing = None;
-            return polled;
-        }
-        let timer = self.writing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_TIMEOUT)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not read its answer in time")))
+        let came = &buf.filled()[before..];
+        Poll::Ready(if came.is_empty() { Ok(()) } else { self.tell_read(came) })
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.bounded(cx, polled)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf)?;
+        self.course.now(|course, now| match polled {
+            Poll::Ready(taken) => course.wrote(&buf[..taken], now),
+            Poll::Pending => course.blocked(now),
+        });
+        polled.map(Ok)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.bounded(cx, polled)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)?;
+        self.course.now(|course, now| match polled {
+            Poll::Ready(taken) => {
+                let mut left = taken;
+                for buf in bufs {
+                    let part = left.min(buf.len());
+                    course.wrote(&buf[..part], now);
+                    left -= part;
+                }
+            }
+            Poll::Pending => course.blocked(now),
+        });
+        polled.map(Ok)
     }
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.bounded(cx, polled)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx)?;
+        self.course.now(|course, now| match polled {
+            Poll::Ready(()) => course.flushed(),
+            Poll::Pending => course.blocked(now),
+        });
+        polled.map(Ok)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.lingering.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            // Between two requests there is nothing to wait for.
-            if this.phase.load(Relaxed) == IDLE {
+            let polled = Pin::new(&mut this.stream).poll_shutdown(cx)?;
+            let lingers = this.course.now(|course, now| {
+                if polled.is_pending() {
+                    course.blocked(now);
+                }
+                course.lingers()
+            });
+            ready!(polled);
+            if !lingers {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -156,20 +142,31 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
+    use crate::http::{
+        course::{Bounds, Course},
+        ended::Ended,
+    };
 
-    fn deadlined(stream: tokio::io::DuplexStream, phase: u8) -> Deadlined<tokio::io::DuplexStream> {
-        let limits = ConnectionLimits {
-            connections_max: 1,
+    /// A stream that is idle, or ends after an answer.
+    fn deadlined(stream: tokio::io::DuplexStream, is_last: bool) -> Deadlined<tokio::io::DuplexStream> {
+        let bounds = Bounds {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            age_max: Duration::from_hours(1),
+            requests_max: 1000,
+            crowded_until: None,
         };
-        Deadlined::new(stream, Arc::new(AtomicU8::new(phase)), limits)
+        let mut course = Course::new(bounds, false, Instant::now());
+        if is_last {
+            course.leave(Ended::Done, Instant::now());
+        }
+        Deadlined::new(stream, Vec::new(), SharedCourse::new(course))
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_refused_client_still_sends_is_read_to_its_end() {
         let (mut client, server) = duplex(1024);
-        let mut server = deadlined(server, LAST);
+        let mut server = deadlined(server, true);
         let ending = tokio::spawn(async move { server.shutdown().await.map(|()| server) });
         assert_eq!(client.read(&mut [0; 1]).await.expect("shut"), 0, "the end is seen before all is sent");
         // Far more than fits: it goes through because it is read.
@@ -183,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_read_to_a_limit_and_for_a_second() {
         let (mut client, server) = duplex(1024);
-        let mut server = deadlined(server, LAST);
+        let mut server = deadlined(server, true);
         let flood = tokio::spawn(async move {
             let mut sent = 0;
             while let Ok(written) = client.write(&[b'x'; 1024]).await {
@@ -203,22 +200,19 @@ mod tests {
     async fn an_idle_connection_ends_at_once() {
         let (_client, server) = duplex(1024);
         let began = Instant::now();
-        deadlined(server, IDLE).shutdown().await.expect("shut");
+        deadlined(server, false).shutdown().await.expect("shut");
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_head_byte_by_byte_has_one_deadline() {
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_first() {
         let (mut client, server) = duplex(1024);
-        let mut server = deadlined(server, IDLE);
-        let began = Instant::now();
-        tokio::spawn(async move {
-            while client.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        let error = server.read_to_end(&mut Vec::new()).await.expect_err("no end");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
+        let mut server = deadlined(server, false);
+        server.ahead = b"GET /".to_vec();
+        client.write_all(b"livez").await.expect("taken");
+        drop(client);
+        let mut read = String::new();
+        server.read_to_string(&mut read).await.expect("text");
+        assert_eq!(read, "GET /livez");
     }
 }

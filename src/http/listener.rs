@@ -3,6 +3,8 @@
 use std::{
     convert::Infallible,
     fmt,
+    io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -10,24 +12,44 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use ipnet::IpNet;
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-use super::{connected::Connected, connection, per_client::PerClient, socket::Socket};
+use super::{
+    client_body::ClientBody,
+    connected::Connected,
+    connection,
+    course::Bounds,
+    ended::Ended,
+    per_client::{PerClient, Taken},
+    proxy_protocol::Announced,
+    socket::Socket,
+};
+use crate::telemetry::health::Probe;
 
 /// What all listeners together allow.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Connections at a time; more are closed at once.
+    /// Connections at a time. A few more are let in to be asked for health, and closed.
     pub connections_max: usize,
     /// From the first byte of a request to the end of its head.
     pub header_timeout: Duration,
     /// A connection without a request.
     pub idle_timeout: Duration,
+    /// A connection in all; the next answer is its last.
+    pub age_max: Duration,
+    /// Requests on one connection; the last is answered as such.
+    pub requests_max: u64,
+    /// Who may have any number of connections, and send headers of the PROXY protocol.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where probes ask, beside `/livez` and `/readyz`.
+    pub health_path: Option<String>,
 }
 
 /// What one listener does before HTTP begins.
@@ -53,12 +75,21 @@ impl fmt::Debug for Entrance {
 
 /// Connections that every client address may have at a time.
 const CONNECTIONS_PER_CLIENT_MIN: u64 = 16;
+/// Places beyond `connections_max`, so that a balancer does not take a gateway that is busy for one that is dead: each
+/// for two seconds and one request, which is answered if it asks for health and gets 503 if not.
+const RESERVE: usize = 16;
+const RESERVE_PER_CLIENT: u64 = 4;
+const RESERVE_TIME: Duration = Duration::from_secs(2);
+/// Between two tries to accept while something lasting is in the way.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections of all listeners, and what they share.
 pub struct Connections {
-    pub(super) limits: ConnectionLimits,
+    limits: ArcSwap<ConnectionLimits>,
     open: AtomicUsize,
+    crowded: AtomicUsize,
     per_client: Arc<PerClient>,
+    crowded_per_client: Arc<PerClient>,
     told: Box<dyn Fn(Told) + Send + Sync>,
 }
 
@@ -67,8 +98,10 @@ pub struct Connections {
 pub enum Told {
     /// So many are open now.
     Open(usize),
-    /// One was closed because of a limit.
+    /// One was refused because of a limit.
     Refused,
+    /// One ended.
+    Ended(Ended),
 }
 
 impl fmt::Debug for Connections {
@@ -80,27 +113,127 @@ impl fmt::Debug for Connections {
 impl Connections {
     /// None yet.
     pub fn new(limits: ConnectionLimits, told: impl Fn(Told) + Send + Sync + 'static) -> Arc<Self> {
-        // A quarter for each client address, so that it takes several to shut others out.
-        let per_client = PerClient::new((limits.connections_max as u64 / 4).max(CONNECTIONS_PER_CLIENT_MIN));
-        Arc::new(Self { limits, open: AtomicUsize::new(0), per_client, told: Box::new(told) })
+        let per_client = PerClient::new(per_client_max(&limits));
+        let crowded_per_client = PerClient::new(RESERVE_PER_CLIENT);
+        let (open, crowded) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let limits = ArcSwap::from_pointee(limits);
+        Arc::new(Self { limits, open, crowded, per_client, crowded_per_client, told: Box::new(told) })
     }
 
-    fn place(self: &Arc<Self>) -> Option<Place> {
-        let took =
-            self.open.fetch_update(Relaxed, Relaxed, |open| (open < self.limits.connections_max).then_some(open + 1));
-        (self.told)(Told::Open(took.ok()? + 1));
-        Some(Place { of: self.clone() })
+    /// Other limits from now on. Connections that are open keep their own deadlines.
+    pub fn change(&self, limits: ConnectionLimits) {
+        self.per_client.set_max(per_client_max(&limits));
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Lets a connection in, if there is a place for it.
+    fn admit(self: &Arc<Self>, peer: Option<IpAddr>, entrance: &Entrance) -> Result<Guest, Told> {
+        let limits = self.limits.load_full();
+        let is_proxy = peer.is_none_or(|peer| is_trusted(&limits, peer));
+        if entrance.proxy_protocol && !is_proxy {
+            return Err(Told::Ended(Ended::ProxyProtocol));
+        }
+        let place = self.place(limits.connections_max).ok_or(Told::Refused)?;
+        let connected = Connected { address: peer, is_unix: peer.is_none(), tls: None };
+        let mut guest = Guest { connected, limits, place, shares: Vec::new() };
+        if guest.take_share(peer.filter(|_| !is_proxy)) { Ok(guest) } else { Err(Told::Refused) }
+    }
+
+    fn place(self: &Arc<Self>, max: usize) -> Option<Place> {
+        let took = self.open.fetch_update(Relaxed, Relaxed, |open| (open < max).then_some(open + 1));
+        if let Ok(before) = took {
+            (self.told)(Told::Open(before + 1));
+            return Some(Place { of: self.clone(), crowded_until: None });
+        }
+        let took = self.crowded.fetch_update(Relaxed, Relaxed, |crowded| (crowded < RESERVE).then_some(crowded + 1));
+        took.ok().map(|_| Place { of: self.clone(), crowded_until: Some(Instant::now() + RESERVE_TIME) })
+    }
+}
+
+fn is_trusted(limits: &ConnectionLimits, address: IpAddr) -> bool {
+    limits.trusted_proxies.iter().any(|network| network.contains(&address))
+}
+
+/// A quarter for each client address, so that it takes several to shut others out.
+fn per_client_max(limits: &ConnectionLimits) -> u64 {
+    (limits.connections_max as u64 / 4).max(CONNECTIONS_PER_CLIENT_MIN)
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) connected: Connected,
+    limits: Arc<ConnectionLimits>,
+    place: Place,
+    shares: Vec<Taken>,
+}
+
+impl Guest {
+    /// Takes in what a proxy says of this connection. Returns whether it may stay.
+    pub(super) fn announce(&mut self, announced: Announced) -> bool {
+        let address = match announced {
+            Announced::Proxy => return true,
+            Announced::Client(address) => Some(address),
+            Announced::Unix => None,
+        };
+        (self.connected.address, self.connected.is_unix) = (address, false);
+        let stays = self.take_share(address.filter(|address| !is_trusted(&self.limits, *address)));
+        if !stays {
+            (self.place.of.told)(Told::Refused);
+        }
+        stays
+    }
+
+    fn take_share(&mut self, of: Option<IpAddr>) -> bool {
+        let connections = &self.place.of;
+        let shares = if self.is_crowded() { &connections.crowded_per_client } else { &connections.per_client };
+        let mut share = shares.share(of);
+        let fits = share.grow(1);
+        self.shares.push(share);
+        fits
+    }
+
+    /// Whether it has one of the places that are kept for health probes.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.place.crowded_until.is_some()
+    }
+
+    /// When it ends, if it has one of those places.
+    pub(super) fn crowded_until(&self) -> Option<Instant> {
+        self.place.crowded_until
+    }
+
+    /// Whether a request for this path is served here.
+    pub(super) fn serves(&self, path: &str) -> bool {
+        let serves = !self.is_crowded() || Probe::at(path, self.limits.health_path.as_deref()).is_some();
+        if !serves {
+            (self.place.of.told)(Told::Refused);
+        }
+        serves
+    }
+
+    /// The bounds of its course.
+    pub(super) fn bounds(&self) -> Bounds {
+        let ConnectionLimits { header_timeout, idle_timeout, age_max, requests_max, .. } = *self.limits;
+        Bounds { header_timeout, idle_timeout, age_max, requests_max, crowded_until: self.crowded_until() }
     }
 }
 
 /// A place among the open connections, given back when dropped.
+#[derive(Debug)]
 struct Place {
     of: Arc<Connections>,
+    /// One of those that are kept for health probes: until then.
+    crowded_until: Option<Instant>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        (self.of.told)(Told::Open(self.of.open.fetch_sub(1, Relaxed) - 1));
+        if self.crowded_until.is_some() {
+            self.of.crowded.fetch_sub(1, Relaxed);
+        } else {
+            (self.of.told)(Told::Open(self.of.open.fetch_sub(1, Relaxed) - 1));
+        }
     }
 }
 
@@ -114,12 +247,13 @@ pub async fn serve<S>(
     drain: CancellationToken,
     tracker: TaskTracker,
 ) where
-    S: Service<(Arc<Connected>, Request<Incoming>), Response = Response<Full<Bytes>>, Error = Infallible>
+    S: Service<(Arc<Connected>, Request<ClientBody>), Response = Response<Full<Bytes>>, Error = Infallible>
         + Clone
         + Send
         + 'static,
     S::Future: Send,
 {
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             () = drain.cancelled() => return,
@@ -127,28 +261,32 @@ pub async fn serve<S>(
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
-            // Out of file descriptors, or the client left while it waited: the loop never ends for it. A short
-            // pause, so that a lasting cause does not spin.
+            // The client left while it waited.
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => continue,
+            // Out of file descriptors, or of memory: the loop never ends for it. A short pause, so that a lasting
+            // cause does not spin.
             Err(error) => {
-                tracing::debug!(%error, "failed to accept a connection");
+                if !is_failing {
+                    tracing::warn!(%error, "failed to accept a connection; it is tried again until it succeeds");
+                }
+                is_failing = true;
                 tokio::select! {
                     () = drain.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_millis(50)) => continue,
+                    () = tokio::time::sleep(PAUSE) => continue,
                 }
             }
         };
-        let mut share = connections.per_client.share(peer);
-        let place = if share.grow(1) { connections.place() } else { None };
-        let Some(place) = place else {
-            (connections.told)(Told::Refused);
-            continue; // dropped: closed
+        is_failing = false;
+        let guest = match connections.admit(peer, &entrance) {
+            Ok(guest) => guest,
+            Err(why) => {
+                (connections.told)(why);
+                continue; // dropped: closed
+            }
         };
-        let connected = Connected { address: peer, is_unix: peer.is_none(), tls: None };
-        let limits = connections.limits.clone();
-        let connection = connection::serve(stream, connected, entrance.clone(), service.clone(), limits, drain.clone());
-        tracker.spawn(async move {
-            connection.await;
-            drop((place, share));
-        });
+        let serving =
+            connection::serve(stream, guest, entrance.clone(), service.clone(), drain.clone(), tracker.clone());
+        let connections = connections.clone();
+        tracker.spawn(async move { (connections.told)(Told::Ended(serving.await)) });
     }
 }

@@ -1,18 +1,21 @@
 //! A bound per client address, so that nobody alone uses up what all share.
 //!
-//! Clients on this machine have no bound: they are a proxy, and whose requests it passes on cannot be told until
-//! forwarded addresses count.
+//! Clients on this machine have no bound: they are a proxy, and whose requests it passes on can be told only if it is
+//! one of `trusted_proxies`.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// How much of something each client has, and may have.
 #[derive(Debug)]
 pub struct PerClient {
-    max: u64,
+    max: AtomicU64,
     taken: Mutex<HashMap<IpAddr, u64>>,
 }
 
@@ -28,7 +31,12 @@ pub struct Taken {
 impl PerClient {
     /// So much for each client.
     pub fn new(max: u64) -> Arc<Self> {
-        Arc::new(Self { max, taken: Mutex::default() })
+        Arc::new(Self { max: AtomicU64::new(max), taken: Mutex::default() })
+    }
+
+    /// So much from now on. Nobody loses what it has.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Relaxed);
     }
 
     /// The share of a client, empty at first.
@@ -49,7 +57,7 @@ impl Taken {
         let Some(client) = self.client else { return true };
         let mut taken = self.of.taken();
         let sum = taken.get(&client).copied().unwrap_or(0);
-        let fits = sum.saturating_add(amount) <= self.of.max || sum == self.amount;
+        let fits = sum.saturating_add(amount) <= self.of.max.load(Relaxed) || sum == self.amount;
         if fits {
             taken.insert(client, sum.saturating_add(amount));
             self.amount += amount;

@@ -48,12 +48,7 @@ where
 impl<S> HealthProbes<S> {
     fn probe(&self, inbound: &Inbound) -> Option<Response> {
         let Inbound { head, exchange } = inbound;
-        let probe = match head.uri.path() {
-            "/livez" => Probe::Live,
-            "/readyz" => Probe::Ready,
-            path if exchange.snapshot.health_path.as_deref() == Some(path) => Probe::Ready,
-            _ => return None,
-        };
+        let probe = Probe::at(head.uri.path(), exchange.snapshot.health_path.as_deref())?;
         health_response(&head.method, probe, &self.gate.health, self.gate.clock.monotonic())
     }
 }

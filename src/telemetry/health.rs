@@ -207,6 +207,17 @@ pub enum Probe {
     Ready,
 }
 
+impl Probe {
+    /// What is asked for at this path of the public listener.
+    pub fn at(path: &str, health_path: Option<&str>) -> Option<Self> {
+        match path {
+            "/livez" => Some(Self::Live),
+            "/readyz" => Some(Self::Ready),
+            path => (health_path == Some(path)).then_some(Self::Ready),
+        }
+    }
+}
+
 /// The methods that probes use.
 pub const PROBE_METHODS: &str = "GET, HEAD, OPTIONS";
 

@@ -47,6 +47,11 @@ struct ByUpstreamResult {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByUpstreamState {
     upstream: Arc<str>,
     state: &'static str,
@@ -87,6 +92,7 @@ pub struct Metrics {
     upstream_paused: Family<ByUpstream, Gauge>,
     connections: Gauge,
     connections_refused: Counter,
+    connections_ended: Family<ByReason, Counter>,
     in_flight: Gauge,
     body_memory: Gauge,
     deliveries: Family<ByUpstreamState, Gauge>,
@@ -158,7 +164,9 @@ impl Default for Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Open connections to the public listener", connections.clone());
         let connections_refused = Counter::default();
-        registry.register("connections_refused", "Connections closed because of a limit", connections_refused.clone());
+        registry.register("connections_refused", "Connections refused because of a limit", connections_refused.clone());
+        let connections_ended = Family::default();
+        registry.register("connections_ended", "Connections that ended, by reason", connections_ended.clone());
         let in_flight = Gauge::default();
         registry.register("in_flight", "Requests being served and flights that outlive them", in_flight.clone());
         let body_memory = Gauge::default();
@@ -217,6 +225,7 @@ impl Default for Metrics {
             upstream_paused,
             connections,
             connections_refused,
+            connections_ended,
             in_flight,
             body_memory,
             deliveries,
@@ -289,6 +298,10 @@ impl Metrics {
     /// A connection was closed because of a limit.
     pub fn connection_refused(&self) {
         self.connections_refused.inc();
+    }
+    /// A connection ended. `reason` is one of a closed set.
+    pub fn connection_ended(&self, reason: &'static str) {
+        self.connections_ended.get_or_create(&ByReason { reason }).inc();
     }
     /// Requests in flight and bytes of bodies they hold.
     pub fn in_flight(&self, requests: usize, body_bytes: u64) {

@@ -34,7 +34,7 @@ use self::{
     clients::Asking,
     expiry::Stage,
     files::{Stamps, stamps},
-    resolver::{Challenges, Resolver},
+    resolver::{ACME_PROTOCOL, Challenges, Resolver},
 };
 use crate::{
     config::{
@@ -46,7 +46,6 @@ use crate::{
 };
 
 pub use clients::Wanted;
-pub use resolver::ACME_PROTOCOL;
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

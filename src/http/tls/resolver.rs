@@ -13,7 +13,7 @@ use rustls::{
 use crate::config::certificate::Certificate;
 
 /// What a connection that proves a name to an authority negotiates (RFC 8737). It carries nothing else.
-pub const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
+pub(super) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// Certificates by the names in them.
 #[derive(Debug)]
