@@ -311,3 +311,63 @@ async fn a_listener_lets_in_whom_its_authorities_vouch_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn authorities_of_clients_change_like_certificates() {
+    let place = Place::new();
+    let (old, file) = place.clients("partners");
+    let world = world(&format!("{}, client_ca = {file}", place.tls()), SOURCE).await;
+    let to = world.gateway.public;
+    let status = async |authority: &Authority| {
+        let client = place.client.showing(&authority.issue(&["client.example"]));
+        client.send(to, "a.example", SECRET, PATH).await.map(|reply| reply.status).map_err(drop)
+    };
+    assert_eq!(status(&old).await, Ok(200));
+    let (new, _) = place.clients("partners");
+    world.gateway.look_at_certificates().await;
+    assert_eq!((status(&old).await, status(&new).await), (Err(()), Ok(200)));
+    std::fs::write(place.path().join("partners.pem"), "no authority").expect("written");
+    for _ in 0..2 {
+        world.gateway.look_at_certificates().await;
+        assert_eq!((status(&old).await, status(&new).await), (Err(()), Ok(200)), "what is broken changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_not_show_more_than_a_chain_of_certificates() {
+    let place = Place::new();
+    let pinned = self_signed("client.example");
+    let source = format!("{SOURCE}client_cert = {{ fingerprints = [\"{}\"] }}\n", pinned.fingerprint());
+    let world = world(&place.tls(), &source).await;
+    let status = async |more: usize| {
+        let client = place.client.showing(&pinned).showing_also(more);
+        client.send(world.gateway.public, "a.example", SECRET, PATH).await.map(|reply| reply.status).map_err(drop)
+    };
+    assert_eq!((status(0).await, status(5).await, status(6).await), (Ok(200), Ok(200), Err(())));
+}
+
+#[tokio::test]
+async fn until_the_first_certificate_is_issued_handshakes_fail_and_readiness_does_not() {
+    let place = Place::new();
+    let (_, file) = place.clients("directory");
+    let acme = format!(
+        "acme = {{ domains = [\"a.example\"], directory = \"https://127.0.0.1:1/directory\", ca = {file}, cache = {:?} }}",
+        place.path().join("kept").display().to_string()
+    );
+    let world = world(&acme, SOURCE).await;
+    world.until_metric("hookward_certificate_orders_total{result=\"failed\"}", 1).await;
+    let to = world.gateway.public;
+    place.client.connect(to, "a.example").await.expect_err("there is no certificate");
+    place.client.with_alpn(&["acme-tls/1"]).connect(to, "a.example").await.expect_err("nobody asked for a proof");
+    let ready = request(world.gateway.admin, "GET", "/readyz", &[], b"").await;
+    assert_eq!(ready.status, 200, "{}", ready.text());
+    assert_eq!(request(plaintext(&world), "GET", "/livez", &[], b"").await.status, 200);
+
+    // With a certificate of files beside it, those names are served all along.
+    let both = format!("{}, {acme}", place.tls());
+    let world = self::world(&both, SOURCE).await;
+    place.client.connect(world.gateway.public, "a.example").await.expect("a handshake");
+    // What failed before the restart is not tried again at once.
+    let tried = world.metric("hookward_certificate_orders_total{result=\"failed\"}").await;
+    assert_eq!(tried, 0);
+}

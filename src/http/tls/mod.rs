@@ -391,3 +391,63 @@ impl TimeProvider for Time {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::{config::model::ClientAuthorities, time::Wall};
+
+    fn write(directory: &Path, name: &str) -> CertificateFiles {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(vec![format!("{name}.example")]).expect("a name");
+        let files = CertificateFiles { cert: directory.join(format!("{name}.crt")), key: directory.join("key") };
+        fs::write(&files.cert, certificate.self_signed(&key).expect("signed").pem()).expect("written");
+        fs::write(&files.key, key.serialize_pem()).expect("written");
+        files
+    }
+
+    fn tls(certificates: Vec<CertificateFiles>) -> Arc<Tls> {
+        Arc::new(Tls { certificates, clients: None, acme: None })
+    }
+
+    fn open(tls: &Arc<Tls>) -> Result<Front, TlsError> {
+        let clock = Clock::starting_at(Wall::from_unix_s(1_700_000_000));
+        Front::open(tls, false, clock, Arc::new(Metrics::default()))
+    }
+
+    #[tokio::test]
+    async fn another_configuration_is_served_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = tls(vec![write(directory.path(), "a")]);
+        let front = open(&first).expect("it opens");
+        let serving = front.serving();
+        let missing = CertificateFiles { cert: directory.path().join("none"), key: directory.path().join("none") };
+        let with_missing = tls([&first.certificates[..], &[missing.clone()]].concat());
+        assert!(open(&with_missing).is_err(), "a start reads everything");
+        let clients = Some(ClientAuthorities { ca: missing.cert, required: true });
+        let without_authorities = Arc::new(Tls { clients, ..Tls::clone(&first) });
+        let acme = crate::config::model::Acme {
+            directory: "https://127.0.0.1:1/".parse().expect("a URL"),
+            domains: vec!["a.example".to_owned()],
+            contact: None,
+            ca: None,
+            cache: directory.path().to_owned(),
+        };
+        let asking = Arc::new(Tls { acme: Some(acme), ..Tls::clone(&first) });
+        for wrong in [with_missing, without_authorities, asking] {
+            assert!(front.apply(&wrong, false).is_err());
+            assert!(Arc::ptr_eq(&front.serving(), &serving));
+        }
+        front.apply(&first, true).expect("it is applied");
+        let now = front.serving();
+        assert!(!Arc::ptr_eq(&now, &serving));
+        // Sessions are resumed only where no client has to prove anything.
+        assert_eq!((serving.session_storage.can_cache(), now.session_storage.can_cache()), (true, false));
+        assert_eq!((serving.max_early_data_size, now.max_early_data_size, now.send_tls13_tickets), (0, 0, 0));
+        assert!(!serving.ticketer.enabled() && !now.ticketer.enabled());
+    }
+}

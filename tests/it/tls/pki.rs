@@ -109,6 +109,14 @@ impl Client {
         Self { shows: Some(Arc::new(CertifiedKey::new(vec![pair.der.clone()], key))), ..self.clone() }
     }
 
+    /// Shows so many certificates more, of anybody.
+    pub(crate) fn showing_also(&self, more: usize) -> Self {
+        let shows = self.shows.as_ref().expect("it shows one");
+        let others = std::iter::repeat_with(|| self_signed("other.example").der).take(more);
+        let chain = shows.cert.iter().cloned().chain(others).collect();
+        Self { shows: Some(Arc::new(CertifiedKey::new(chain, shows.key.clone()))), ..self.clone() }
+    }
+
     pub(crate) fn with_alpn(&self, protocols: &[&str]) -> Self {
         let alpn = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Self { alpn, ..self.clone() }
