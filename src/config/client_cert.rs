@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{load::Reader, model::ClientCert};
-use crate::document::Section;
+use super::{
+    certificate,
+    load::{Reader, Secrets},
+    model::{Authorities, ClientCert},
+};
+use crate::document::{At, Section};
 
 const HELP: &str = "write client_cert = { issuer = \"partner-ca.pem\" }, or { fingerprints = [\"…\"] }: the SHA-256 of the \
                     certificate as `openssl x509 -noout -fingerprint -sha256` prints it";
@@ -15,7 +19,7 @@ pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>) -> Option<Cli
     let listed = section.read::<Vec<String>>("fingerprints");
     section.finish();
     match (issuer, listed) {
-        (Some(at), None) => Some(ClientCert::Issuer(reader.resolve(&at.place, &PathBuf::from(&at.value)))),
+        (Some(at), None) => Some(ClientCert::Issuer(read_issuer(reader, &at))),
         (None, Some(at)) => {
             let read: Option<Vec<_>> = at.value.iter().map(|text| fingerprint(text)).collect();
             let read = read.filter(|read| !read.is_empty());
@@ -33,6 +37,19 @@ pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>) -> Option<Cli
             None
         }
     }
+}
+
+fn read_issuer(reader: &Reader<'_>, at: &At<String>) -> Authorities {
+    let file = reader.resolve(&at.place, &PathBuf::from(&at.value));
+    if reader.options.secrets == Secrets::Skip {
+        return Authorities { file, roots: Vec::new() };
+    }
+    let roots = certificate::read_authorities(&file).unwrap_or_else(|why| {
+        let help = "name a PEM file with the authorities of those clients, relative to the configuration file";
+        reader.problems.error(&at.place, format!("`client_cert.issuer`: {why}"), help);
+        Vec::new()
+    });
+    Authorities { file, roots }
 }
 
 /// 64 hex digits of either case, with or without colons.

@@ -6,7 +6,8 @@ use http::Uri;
 use ipnet::IpNet;
 
 use super::{
-    load::Reader,
+    certificate::{self, Certificate},
+    load::{Reader, Secrets},
     model::{Acme, CertificateFiles, ClientAuthorities, ListenAt, Listener, Tls},
     networks,
 };
@@ -151,15 +152,15 @@ fn read_tls(reader: &Reader<'_>, mut section: Section<'_>) -> Tls {
                         more, or tls = { acme = { domains = [\"hooks.example.com\"] } }";
     let before = reader.problems.errors();
     let place = section.place().clone();
-    let mut certificates = Vec::new();
+    let (mut certificates, mut usable) = (Vec::new(), 0);
     if section.has("cert") || section.has("key") {
-        certificates.extend(read_files(reader, &mut section));
+        certificates.extend(read_files(reader, &mut section, &mut usable));
     }
     for item in
         section.value("certificates").and_then(Value::list).unwrap_or_default().into_iter().take(CERTIFICATES_MAX)
     {
         let Some(mut section) = item.section() else { continue };
-        certificates.extend(read_files(reader, &mut section));
+        certificates.extend(read_files(reader, &mut section, &mut usable));
         section.finish();
     }
     let client_ca = section.read::<String>("client_ca");
@@ -168,23 +169,56 @@ fn read_tls(reader: &Reader<'_>, mut section: Section<'_>) -> Tls {
         let help = "add client_ca = \"partners.crt\": the authorities whose clients may connect";
         reader.problems.error(&at.place, "`client_required` needs `client_ca`", help);
     }
-    let clients = client_ca.map(|at| ClientAuthorities {
-        ca: reader.resolve(&at.place, &PathBuf::from(&at.value)),
-        required: required.is_none_or(|at| at.value),
+    let clients = client_ca.map(|at| {
+        let ca = reader.resolve(&at.place, &PathBuf::from(&at.value));
+        if reader.options.secrets == Secrets::Load
+            && let Err(why) = certificate::read_authorities(&ca)
+        {
+            let help = "name a PEM file with the authorities of those clients, relative to the configuration file";
+            reader.problems.error(&at.place, format!("`client_ca`: {why}"), help);
+        }
+        ClientAuthorities { ca, required: required.is_none_or(|at| at.value) }
     });
     let acme = section.section("acme").and_then(|section| read_acme(reader, section));
     section.finish();
     if certificates.is_empty() && acme.is_none() && reader.problems.errors() == before {
         reader.problems.error(&place, "`tls` has no certificate", HELP);
+    } else if usable == 0 && acme.is_none() && reader.problems.errors() == before {
+        let help = "renew one of them, and look at the clock of this machine";
+        reader.problems.error(&place, "no certificate of `tls` is valid now", help);
     }
     Tls { certificates, clients, acme }
 }
 
-fn read_files(reader: &Reader<'_>, section: &mut Section<'_>) -> Option<CertificateFiles> {
+/// Reads a pair, which must be one. `usable` counts those that are valid now.
+fn read_files(reader: &Reader<'_>, section: &mut Section<'_>, usable: &mut usize) -> Option<CertificateFiles> {
     const HELP: &str = "a certificate is two PEM files: cert = \"tls.crt\" with its chain, and key = \"tls.key\"";
     let (cert, key) = (section.required::<String>("cert", HELP), section.required::<String>("key", HELP));
-    let path = |at: At<String>| reader.resolve(&at.place, &PathBuf::from(&at.value));
-    Some(CertificateFiles { cert: path(cert?), key: path(key?) })
+    let path = |at: &At<String>| reader.resolve(&at.place, &PathBuf::from(&at.value));
+    let (cert, key) = (cert?, key?);
+    let files = CertificateFiles { cert: path(&cert), key: path(&key) };
+    if reader.options.secrets == Secrets::Skip {
+        *usable += 1;
+        return Some(files);
+    }
+    match Certificate::read(&files) {
+        Ok(certificate) if certificate.is_valid(reader.options.now) => *usable += 1,
+        Ok(certificate) => {
+            let until = certificate.not_after;
+            let what = if certificate.not_before > reader.options.now {
+                format!("this certificate is not valid before {}", certificate.not_before)
+            } else {
+                format!("this certificate expired at {until}")
+            };
+            reader.problems.warn(&cert.place, what, "clients will refuse it: renew it, or take it out");
+        }
+        Err(why) => {
+            let help = "both are PEM files, relative to the configuration file; the user that runs Hookward must be \
+                        able to read them";
+            reader.problems.error(&cert.place, why, help);
+        }
+    }
+    Some(files)
 }
 
 fn read_acme(reader: &Reader<'_>, mut section: Section<'_>) -> Option<Acme> {

@@ -5,6 +5,7 @@
 //! [`Config`] only if there is no error. [`Summary`] says what a configuration means, for people and programs.
 
 mod bodies;
+pub mod certificate;
 mod client_cert;
 mod encryption;
 mod enforce;

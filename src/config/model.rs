@@ -12,6 +12,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 
 use super::{PublicUrl, RemoteKeys};
 pub use crate::policy::{Breaker, Rate, Retry, Routes};
@@ -166,10 +167,25 @@ pub struct Acme {
 /// `client_cert` of a source: what its clients must show.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientCert {
-    /// A certificate from one of the authorities in this PEM file.
-    Issuer(PathBuf),
+    /// A certificate from one of these authorities.
+    Issuer(Authorities),
     /// One of these certificates, by the SHA-256 of its DER.
     Fingerprints(Vec<[u8; 32]>),
+}
+
+/// Authorities whose certificates count.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorities {
+    /// The PEM file.
+    pub file: PathBuf,
+    /// What was in it when the configuration was loaded.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorities({}, {})", self.file.display(), self.roots.len())
+    }
 }
 
 /// `enforce = false` of a source: until then, what does not verify is let through.

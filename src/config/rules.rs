@@ -27,6 +27,7 @@ pub(super) struct Whole<'a> {
 pub(super) fn check(reader: &Reader<'_>, whole: &Whole<'_>) {
     listeners(reader, whole);
     paths(reader, whole);
+    client_certificates(reader, whole);
     modes(reader, whole);
     shared_secrets(reader, whole);
     memory(reader, whole);
@@ -87,6 +88,21 @@ fn paths(reader: &Reader<'_>, whole: &Whole<'_>) {
                 whole.server.health_place.as_ref().unwrap_or(&draft.path_place),
                 format!("health probes and source `{}` have the path \"{health}\"", draft.name),
                 "change one of them; health_path = \"\" turns the probe off",
+            );
+        }
+    }
+}
+
+fn client_certificates(reader: &Reader<'_>, whole: &Whole<'_>) {
+    if whole.server.server.listeners.iter().any(|listener| listener.tls.is_some()) {
+        return;
+    }
+    for draft in whole.drafts {
+        if draft.source.as_ref().is_some_and(|source| source.client_cert.is_some()) {
+            reader.problems.error(
+                draft.client_cert_place.as_ref().unwrap_or(&draft.path_place),
+                format!("source `{}` wants certificates of clients, and no listener has TLS", draft.name),
+                "add tls = { cert = \"tls.crt\", key = \"tls.key\" } to [server]: a proxy that ends TLS passes no proof on",
             );
         }
     }

@@ -40,6 +40,7 @@ pub(super) struct Draft {
     pub(super) name: Name,
     pub(super) path: PathTemplate,
     pub(super) path_place: Place,
+    pub(super) client_cert_place: Option<Place>,
     pub(super) mode: Mode,
     pub(super) mode_place: Place,
     pub(super) upstreams: Vec<At<String>>,
@@ -71,6 +72,7 @@ pub(super) fn read(
         .read::<String>("path")
         .unwrap_or_else(|| At { value: format!("/hooks/{}", name.value), place: name.place.clone() });
     let path = path::read_template(problems, &path_text);
+    let client_cert_place = section.peek_place("client_cert");
     let mode_place = section.peek_place("mode").unwrap_or_else(|| name.place.clone());
     let modes = [("queue", Mode::Queue), ("respond", Mode::Respond), ("proxy", Mode::Proxy)];
     let mode = section.choice("mode", &modes).map_or(Mode::Queue, |at| at.value);
@@ -164,6 +166,7 @@ pub(super) fn read(
         name: name_shared,
         path,
         path_place: path_text.place,
+        client_cert_place,
         mode,
         mode_place,
         upstreams: routed.upstreams,

@@ -24,8 +24,9 @@ use crate::{
     http::{
         client_body::ClientBody,
         connected::Connected,
-        listener::{self, ConnectionLimits, Connections, Entrance, Told},
+        listener::{self, ConnectionLimits, Connections, Entrance, TlsConfig, Told},
         socket::Socket,
+        tls::{Front, TlsError},
     },
     ingress::{self, Gate, PendingSecret},
     secret::Secret,
@@ -70,6 +71,8 @@ struct Parts {
     clock: Clock,
     operations: Arc<Operations>,
     failures: Arc<FailureLog>,
+    /// TLS, if a listener speaks it.
+    front: Option<Arc<Front>>,
 }
 
 /// Why a gateway does not start. A lower-case fragment that says what to do.
@@ -84,6 +87,9 @@ pub enum StartError {
     /// An upstream.
     #[error(transparent)]
     Upstream(#[from] delivery::StartError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A listener.
     #[error("failed to listen on {address}: {error}; stop what listens there, or change `{name}`")]
     Listen {
@@ -109,6 +115,7 @@ impl Gateway {
         let store = open_store(&config, &clock).await?;
         report_parked(&config, &*store).await?;
         let metrics = Arc::new(Metrics::default());
+        let front = front(&config, &clock, &metrics)?;
         let health = {
             let store = store.clone();
             let watch = ClockWatch::new(smallest_tolerance(&config), clock.wall(), clock.monotonic());
@@ -132,7 +139,7 @@ impl Gateway {
             let sources = config.sources.values().map(|source| &**source);
             FailureLog::new(sources, Box::new(move |source| counted.not_explained(source)))
         };
-        let parts = Parts { gate, store, lanes, health, metrics, clock, operations, failures };
+        let parts = Parts { gate, store, lanes, health, metrics, clock, operations, failures, front };
         let listening: Vec<_> = sockets.iter().map(Socket::local).collect();
         let mut gateway = Self {
             public: listening.iter().find_map(ListenAt::tcp).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
@@ -190,7 +197,9 @@ impl Gateway {
             Told::Ended(why) => metrics.connection_ended(why.name()),
         });
         for (socket, listener) in sockets.into_iter().zip(&self.config.server.listeners) {
-            let entrance = Entrance { tls: None, proxy_protocol: listener.proxy_protocol, h2c: listener.h2c };
+            let front = self.parts.front.clone().filter(|_| listener.tls.is_some());
+            let tls = front.map(|front| -> TlsConfig { Arc::new(move || front.serving()) });
+            let entrance = Entrance { tls, proxy_protocol: listener.proxy_protocol, h2c: listener.h2c };
             let (stack, connections) = (stack.clone(), connections.clone());
             let (closing, tracker) = (self.closing.clone(), self.connections.clone());
             let serving = listener::serve(socket, entrance, stack, connections, closing, tracker);
@@ -281,6 +290,8 @@ impl Gateway {
                 parts.metrics.in_flight(requests, body_bytes);
             }
         }));
+        let front = self.parts.front.iter().flat_map(|front| front.tasks(&self.ending));
+        self.tasks.extend(front.map(tokio::spawn));
         self.tasks.extend(self.parts.gate.keep_remote_keys(&self.ending).into_iter().map(tokio::spawn));
         let (store, ending, retention) = (self.parts.store.clone(), self.ending.clone(), self.config.store.retention);
         self.tasks.push(tokio::spawn(async move {
@@ -298,6 +309,14 @@ impl Gateway {
                 }
             }
         }));
+    }
+
+    /// Looks at the files of certificates now, as it is done every few seconds. What changed and is whole is served from
+    /// the next connection on.
+    pub async fn look_at_certificates(&self) {
+        if let Some(front) = self.parts.front.clone() {
+            let _ = tokio::task::spawn_blocking(move || front.look()).await;
+        }
     }
 
     /// How many deliveries are due or being made.
@@ -387,6 +406,13 @@ fn store_facts(store: &config::model::Store) -> admin::StoreFacts {
         (Engine::Sqlite, Durability::Os) => ("sqlite", "os: survives a crash, not a power cut"),
     };
     admin::StoreFacts { engine, durability, bytes_max: store.disk_bytes_max }
+}
+
+/// TLS of the listeners that speak it: all share one.
+fn front(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Option<Arc<Front>>, TlsError> {
+    let tls = config.server.listeners.iter().find_map(|listener| listener.tls.as_ref());
+    let sources_judge = config.sources.values().any(|source| source.client_cert.is_some());
+    tls.map(|tls| Front::open(tls, sources_judge, clock.clone(), metrics.clone()).map(Arc::new)).transpose()
 }
 
 async fn open(name: &'static str, at: &ListenAt) -> Result<Socket, StartError> {

@@ -117,7 +117,7 @@ impl Client {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_keepalive(Some(Duration::from_secs(30)));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(url, ca)?)
+            .with_tls_config(client_config(url, ca)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -198,7 +198,8 @@ impl Client {
     }
 }
 
-fn tls(url: &Uri, ca: Option<&Path>) -> Result<ClientConfig, ClientError> {
+/// TLS towards `url`: its authorities are those in the PEM file `ca`, or else the system's.
+pub(super) fn client_config(url: &Uri, ca: Option<&Path>) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

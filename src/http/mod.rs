@@ -15,3 +15,4 @@ mod origin;
 pub mod per_client;
 pub mod proxy_protocol;
 pub mod socket;
+pub mod tls;

@@ -1,6 +1,6 @@
-//! Client address, well-formedness, and a place among the requests in flight: 400, 403, 503.
+//! Client address and certificate, well-formedness, and a place among the requests in flight: 400, 401, 403, 503.
 //!
-//! Nothing here belongs to a source but its address list: what is unverified takes only from the server's own
+//! Nothing here belongs to a source but its address list and what it asks of certificates: what is unverified takes only from the server's own
 //! limits, and of those only the share of its client address.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{
     Gate, Rejection,
     select::{Cx, Selected, Unproven},
 };
-use crate::secret::Secret;
+use crate::{http::connected::Connected, secret::Secret};
 
 /// A webhook that may try to prove itself.
 pub(super) struct Admitted {
@@ -30,6 +30,11 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
     if !allow.is_empty() && !cx.exchange.peer.is_some_and(|ip| allow.iter().any(|net| net.contains(&ip))) {
         return Err(Rejection::AddressNotAllowed);
     }
+    if let Some(wanted) = &cx.route.client_cert
+        && !shows(&head, |chain| wanted.accepts(chain, cx.exchange.came_at))
+    {
+        return Err(Rejection::ClientCertificate);
+    }
     // Before the places that all share, so that who is turned away here takes none.
     let peer = cx.exchange.peer;
     let (mut place, bytes) = (gate.unproven_requests.share(peer), gate.unproven_bytes.share(peer));
@@ -40,6 +45,14 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
     let permit = gate.in_flight.clone().try_acquire_owned().map_err(|_| Rejection::TooManyInFlight)?;
     cx.permits.push(Arc::new(permit));
     Ok(Admitted { cx, head, token })
+}
+
+/// Whether the client showed certificates over TLS, and they are right. Fails closed: over a plaintext connection
+/// nobody shows any.
+fn shows(head: &Parts, right: impl FnOnce(&[Box<[u8]>]) -> bool) -> bool {
+    let connected = head.extensions.get::<Arc<Connected>>();
+    let session = connected.and_then(|connected| connected.tls.as_ref());
+    session.and_then(|session| session.client_chain.as_deref()).is_some_and(right)
 }
 
 /// What hyper lets through and a proxy behind or in front of us might read otherwise.

@@ -182,7 +182,7 @@ pub fn stack(
         .layer(health::health(gate)) //         health probes end here, outside admission
         .layer(respond::respond(gate)) //       Ack | Rejection -> response; below it nothing knows a status
         .layer(step::step(gate, select::select)) //   Inbound  -> Selected   404 405
-        .layer(step::step(gate, admit::admit)) //     Selected -> Admitted   400 403 503
+        .layer(step::step(gate, admit::admit)) //     Selected -> Admitted   400 401 403 503
         .layer(challenge::unsigned(gate)) //          a handshake that the provider does not sign is answered here
         .layer(step::step(gate, claim::claim)) //     Admitted -> Claimed    401, before a byte of the body
         .layer(read::read(gate)) //                   Claimed  -> Received   408 413 503

@@ -79,6 +79,8 @@ pub enum Rejection {
     Malformed,
     /// The client's address is in none of the source's networks.
     AddressNotAllowed,
+    /// The client showed no certificate that the source wants.
+    ClientCertificate,
     /// `in_flight_max` is reached.
     TooManyInFlight,
     /// Not authentic, with the precise reason.
@@ -139,6 +141,7 @@ impl Rejection {
             Self::WrongMethod => "wrong_method",
             Self::Malformed => "malformed",
             Self::AddressNotAllowed => "address_not_allowed",
+            Self::ClientCertificate => "client_certificate",
             Self::TooManyInFlight => "too_many_in_flight",
             Self::Unauthentic(refusal) => refusal.code(),
             Self::Stale => "stale",

@@ -141,7 +141,7 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         Rejection::UnknownPath => return unknown_path,
         Rejection::WrongMethod => return 405,
         // Like what has no signature: a stranger learns nothing of what would have been right.
-        Rejection::HandshakeRefused | Rejection::SignedByHandshake => return 401,
+        Rejection::HandshakeRefused | Rejection::SignedByHandshake | Rejection::ClientCertificate => return 401,
         Rejection::Unauthentic(refusal) => {
             let retry = refusal.is_mismatch() && source.is_some_and(|s| s.on_mismatch == OnMismatch::Retry);
             return if retry { 503 } else { 401 };

@@ -12,6 +12,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::remote_keys::Remote;
 use crate::{
     config::{Config, Source},
+    http::tls::Wanted,
     policy::rate::Bucket,
     verify::Keyring,
 };
@@ -40,6 +41,8 @@ pub(super) struct Route {
     /// The secrets that count now.
     pub(super) keys: ArcSwap<Keyring>,
     pub(super) remote: Remote,
+    /// What it asks of certificates of clients.
+    pub(super) client_cert: Option<Wanted>,
 }
 
 impl Snapshot {
@@ -53,6 +56,7 @@ impl Snapshot {
                 rate: source.rate.map(|rate| Mutex::new(Bucket::new(rate, now))),
                 keys: ArcSwap::from_pointee(source.keyring.clone()),
                 remote: Remote::default(),
+                client_cert: source.client_cert.as_ref().map(Wanted::new),
                 in_flight: source.in_flight_max.map(|max| Arc::new(Semaphore::new(max))),
             });
             match &source.path.around_token {

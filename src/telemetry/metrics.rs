@@ -63,6 +63,16 @@ struct ByUpstreamTo {
     to: &'static str,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByName {
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
 /// Handles to all metrics, and their registry.
 #[derive(Debug)]
 pub struct Metrics {
@@ -91,6 +101,9 @@ pub struct Metrics {
     store_events: Gauge,
     store_keys: Gauge,
     ready: Gauge,
+    certificate_expires: Family<ByName, Gauge>,
+    certificate_changes: Family<ByResult, Counter>,
+    certificate_orders: Family<ByResult, Counter>,
     /// One exposition at a time: what is counted anew for each must not show half done.
     exposing: Mutex<()>,
 }
@@ -175,6 +188,25 @@ impl Default for Metrics {
         registry.register("store_keys", "Keys known", store_keys.clone());
         let ready = Gauge::default();
         registry.register("ready", "1 if /readyz answers 200", ready.clone());
+        let certificate_expires = Family::default();
+        registry.register_with_unit(
+            "certificate_expires",
+            "When a certificate that is served ends, in Unix time",
+            Unit::Seconds,
+            certificate_expires.clone(),
+        );
+        let certificate_changes = Family::default();
+        registry.register(
+            "certificate_changes",
+            "Changed files of certificates that were taken, or refused",
+            certificate_changes.clone(),
+        );
+        let certificate_orders = Family::default();
+        registry.register(
+            "certificate_orders",
+            "Certificates that were asked for: issued, or failed",
+            certificate_orders.clone(),
+        );
         registry.register("build", "What runs", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             registry,
@@ -202,6 +234,9 @@ impl Default for Metrics {
             store_events,
             store_keys,
             ready,
+            certificate_expires,
+            certificate_changes,
+            certificate_orders,
             exposing: Mutex::default(),
         }
     }
@@ -290,6 +325,27 @@ impl Metrics {
     /// Whether `/readyz` answers 200.
     pub fn ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
+    }
+    /// These certificates are served: the name of each, and its end in Unix seconds. Of two with one name the one that
+    /// ends first counts.
+    pub fn certificates<'a>(&self, all: impl Iterator<Item = (&'a str, i64)>) {
+        let _one_at_a_time = self.exposing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = std::collections::BTreeMap::new();
+        for (name, end) in all {
+            ends.entry(name).and_modify(|known: &mut i64| *known = end.min(*known)).or_insert(end);
+        }
+        self.certificate_expires.clear();
+        for (name, end) in ends {
+            self.certificate_expires.get_or_create(&ByName { name: name.to_owned() }).set(end);
+        }
+    }
+    /// A changed certificate was `taken` or `refused`.
+    pub fn certificate_changed(&self, result: &'static str) {
+        self.certificate_changes.get_or_create(&ByResult { result }).inc();
+    }
+    /// A certificate that was asked for was `issued`, or that `failed`.
+    pub fn certificate_ordered(&self, result: &'static str) {
+        self.certificate_orders.get_or_create(&ByResult { result }).inc();
     }
     /// As [`Metrics::expose`], after the deliveries were counted anew: `count` calls [`Metrics::deliveries`] and
     /// [`Metrics::oldest_due`] for all there are, and what it does not mention is gone.

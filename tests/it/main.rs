@@ -26,6 +26,7 @@ mod running;
 mod store_tools;
 mod threats;
 mod tidy;
+mod tls;
 mod vectors;
 mod volume;
 mod world;
