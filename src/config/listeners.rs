@@ -62,7 +62,7 @@ pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>) -> ListenersR
         let Some(listener) = read_one(reader, item, tls.as_ref()) else { continue };
         if listeners
             .iter()
-            .any(|other| other.at == listener.at && !matches!(other.at, ListenAt::Tcp(a) if a.port() == 0))
+            .any(|other| other.at == listener.at && !other.at.may_repeat())
         {
             reader.problems.error(&at, format!("`listen` names {} twice", listener.at), "once is enough");
         }

@@ -7,13 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
@@ -28,6 +30,11 @@ use super::{
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// hyper's read and write buffer for a connection, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Once a drain began: how long a connection may still begin its last request. Closed at once, it would break one that
+/// is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// How long the end of a connection takes on which nothing happens.
+const GOODBYE: Duration = Duration::from_millis(100);
 
 pub(super) async fn serve<S>(
     stream: Stream,
@@ -46,11 +53,16 @@ pub(super) async fn serve<S>(
     let address = connected.address;
     let peer = Arc::new(connected);
     let io = Deadlined::new(stream, phase.clone(), limits);
+    let (is_last, quiet) = (drain.clone(), phase.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         phase.store(BUSY, Relaxed);
         let (service, phase, peer) = (service.clone(), phase.clone(), peer.clone());
+        let is_last = is_last.clone();
         async move {
-            let Ok(answer) = service.oneshot((peer, request)).await;
+            let Ok(mut answer) = service.oneshot((peer, request)).await;
+            if is_last.is_cancelled() {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             let closes = answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
             phase.store(if closes { LAST } else { IDLE }, Relaxed);
             Ok::<_, Infallible>(answer)
@@ -67,12 +79,22 @@ pub(super) async fn serve<S>(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.cancelled() => {
+        () = last_request(&drain) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                // hyper waits for the first request of a connection. This one is not going to send any.
+                () = sleep(GOODBYE), if quiet.load(Relaxed) == IDLE => return,
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, peer = ?address, "connection ended");
     }
+}
+
+/// Resolves when no connection may begin a request any more.
+async fn last_request(drain: &CancellationToken) {
+    drain.cancelled().await;
+    sleep(LAST_REQUEST).await;
 }

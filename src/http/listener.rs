@@ -32,8 +32,8 @@ pub struct ConnectionLimits {
 /// Connections that every client address may have at a time.
 const CONNECTIONS_PER_CLIENT_MIN: u64 = 16;
 
-/// Serves a listener until `drain` is cancelled, then closes it and ends each connection after its present
-/// request. `count` is told the number of open connections whenever it changes, and `None` when one was refused.
+/// Serves a listener until `drain` is cancelled, then accepts what waits, closes it, and ends each connection after its
+/// present request. `count` is told the number of open connections whenever it changes, and `None` when one was refused.
 pub async fn serve<S>(
     socket: Socket,
     service: S,
@@ -53,7 +53,10 @@ pub async fn serve<S>(
     let per_client = PerClient::new((limits.connections_max as u64 / 4).max(CONNECTIONS_PER_CLIENT_MIN));
     loop {
         let accepted = tokio::select! {
-            () = drain.cancelled() => return,
+            () = drain.cancelled() => match socket.accept_waiting() {
+                Some(waiting) => Ok(waiting),
+                None => return,
+            },
             accepted = socket.accept() => accepted,
         };
         let (stream, peer) = match accepted {

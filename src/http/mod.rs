@@ -7,5 +7,6 @@ mod deadlined;
 pub mod forwarded;
 pub mod headers;
 pub mod listener;
+pub mod passed;
 pub mod per_client;
 pub mod socket;

@@ -1,0 +1,98 @@
+//! What a service manager is told: systemd, or another that speaks its protocol. Without one (`NOTIFY_SOCKET` is not
+//! set) none of it does anything.
+//!
+//! The watchdog is fed only while there is progress: this task runs on the runtime, and before each word it waits for
+//! the writer of the store. A disk that hangs stops the feeding. A full one does not, as a restart would not mend it.
+
+use std::{sync::Arc, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Gateway;
+use crate::store::EventStore;
+
+/// How long the manager is asked to wait beyond its own limits, at a time.
+const EXTENSION: Duration = Duration::from_secs(20);
+/// How often it is asked: thrice before it would give up.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything listens, and the store is open.
+pub fn ready() {
+    tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
+}
+
+/// One line for whoever asks the manager what this process does.
+pub(super) fn status(text: &str) {
+    tell(&[NotifyState::Status(text)]);
+}
+
+/// It ends, and that was meant.
+pub(super) fn stopping(text: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(text)]);
+}
+
+/// The configuration is loaded anew until what this returns is dropped, whether that succeeds or not.
+pub fn reloading() -> Reloading {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("loads its configuration")]),
+        Err(error) => tracing::warn!(%error, "failed to read the clock for the service manager"),
+    }
+    Reloading(())
+}
+
+/// See [`reloading`].
+#[derive(Debug)]
+#[must_use = "dropping it says that the reload is over"]
+pub struct Reloading(());
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        ready();
+    }
+}
+
+/// Does something that may take longer than the manager waits for a start, and says what.
+pub(super) async fn while_starting<T>(what: &str, work: impl Future<Output = T>) -> T {
+    status(what);
+    let asking = async {
+        let mut every = interval(EXTEND_EVERY);
+        loop {
+            every.tick().await;
+            tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX))]);
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = asking => unreachable!("it asks until it is dropped"),
+    }
+}
+
+impl Gateway {
+    /// Feeds the watchdog of the service manager, if there is one, for as long as it is polled: at half its time, and
+    /// only while there is progress.
+    pub fn watchdog(&self) -> impl Future<Output = ()> + Send + 'static {
+        let store = self.parts.store.clone();
+        async move {
+            if let Some(limit) = sd_notify::watchdog_enabled() {
+                feed(&store, limit, || tell(&[NotifyState::Watchdog])).await;
+            }
+        }
+    }
+}
+
+async fn feed(store: &Arc<dyn EventStore>, limit: Duration, word: impl Fn()) {
+    let mut every = interval((limit / 2).max(Duration::from_millis(1)));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        store.beat().await;
+        word();
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "failed to tell the service manager");
+    }
+}
