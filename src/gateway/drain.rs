@@ -10,7 +10,7 @@ use crate::{config::model::Server, document::format_duration, store::StoreError}
 /// What the end of the drain leaves for flights and deliveries that are being settled.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What closing the admin listener and the store takes, with room to spare.
-const CLOSE_TIME: Duration = Duration::from_secs(10);
+const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// How long a gateway of this configuration may take from the signal to its end.
 pub(super) fn longest(server: &Server) -> Duration {

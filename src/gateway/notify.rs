@@ -4,13 +4,12 @@
 //! The watchdog is fed only while there is progress: this task runs on the runtime, and before each word it waits for
 //! the writer of the store. A disk that hangs stops the feeding. A full one does not, as a restart would not mend it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Gateway;
-use crate::store::EventStore;
 
 /// How long the manager is asked to wait beyond its own limits, at a time.
 const EXTENSION: Duration = Duration::from_secs(20);
@@ -75,18 +74,19 @@ impl Gateway {
         let store = self.parts.store.clone();
         async move {
             if let Some(limit) = sd_notify::watchdog_enabled() {
-                feed(&store, limit, || tell(&[NotifyState::Watchdog])).await;
+                feed(limit, || store.beat(), || tell(&[NotifyState::Watchdog])).await;
             }
         }
     }
 }
 
-async fn feed(store: &Arc<dyn EventStore>, limit: Duration, word: impl Fn()) {
+/// `beat` resolves where there is progress.
+async fn feed<B: Future<Output = ()>>(limit: Duration, beat: impl Fn() -> B, word: impl Fn()) {
     let mut every = interval((limit / 2).max(Duration::from_millis(1)));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        store.beat().await;
+        beat().await;
         word();
     }
 }
@@ -94,5 +94,47 @@ async fn feed(store: &Arc<dyn EventStore>, limit: Duration, word: impl Fn()) {
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "failed to tell the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+    use super::*;
+
+    /// How often the watchdog is fed in a minute, if the store hangs from one second to another.
+    async fn fed(limit_s: u64, hangs_s: std::ops::Range<u64>) -> Vec<u64> {
+        let (begin, words) = (Instant::now(), Cell::new(Vec::new()));
+        let beat = || async {
+            if begin.elapsed() >= Duration::from_secs(hangs_s.start) {
+                sleep_until(begin + Duration::from_secs(hangs_s.end)).await;
+            }
+        };
+        let word = || {
+            let mut said = words.take();
+            said.push(begin.elapsed().as_secs());
+            words.set(said);
+        };
+        let _ = timeout(Duration::from_secs(59), feed(Duration::from_secs(limit_s), beat, word)).await;
+        words.take()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_is_fed_at_half_its_time_and_not_while_the_store_hangs() {
+        assert_eq!(fed(30, 0..0).await, [0, 15, 30, 45]);
+        assert_eq!(fed(30, 20..100).await, [0, 15]);
+        assert_eq!(fed(30, 20..37).await, [0, 15, 37, 52]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_at_the_start_ends_as_it_does() {
+        let work = async {
+            sleep(Duration::from_secs(100)).await;
+            7
+        };
+        assert_eq!(while_starting("works", work).await, 7);
     }
 }

@@ -114,3 +114,50 @@ async fn open_when_free(options: store::sqlite::Options, patience: Duration) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::model::Durability, store::sqlite::Options, time::Wall};
+
+    fn options(directory: &Path) -> Options {
+        Options {
+            directory: directory.to_owned(),
+            durability: Durability::Os,
+            disk_bytes_max: 1 << 30,
+            disk_share_max: 1.0,
+            encryption: Vec::new(),
+            clock: Clock::starting_at(Wall::from_unix_s(0)),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_another_keeps_is_waited_for_and_then_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let other = SqliteStore::open(&options(directory.path())).expect("it is new");
+        let (before, patience) = (Instant::now(), Duration::from_secs(40));
+        let opened = open_when_free(options(directory.path()), patience).await;
+        assert!(matches!(opened, Err(OpenError::InUse { .. })), "{opened:?}");
+        let waited = before.elapsed();
+        assert!(waited >= patience && waited < patience + 2 * LOOK_AGAIN, "{waited:?}");
+        other.close().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_another_gives_up_is_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let other = SqliteStore::open(&options(directory.path())).expect("it is new");
+        let before = Instant::now();
+        let closing = async {
+            sleep(Duration::from_secs(3)).await;
+            other.close().await;
+        };
+        // The other closes on a thread, for which paused time does not wait.
+        let patience = Duration::from_hours(10);
+        let (opened, ()) = tokio::join!(open_when_free(options(directory.path()), patience), closing);
+        assert!(before.elapsed() >= Duration::from_secs(3));
+        opened.expect("the other closed it").close().await;
+    }
+}

@@ -277,3 +277,98 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    fn tcp(at: &ListenAt) -> std::net::SocketAddr {
+        at.tcp().expect("an address")
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_accepted_is_taken_before_a_socket_of_ours_closes() {
+        let socket = Socket::open(&ListenAt::Tcp(LOOPBACK.parse().expect("an address"))).await.expect("a free port");
+        let at = tcp(&socket.local());
+        let clients: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(at).expect("it listens")).collect();
+        let accepted: Vec<_> = std::iter::from_fn(|| socket.accept_waiting()).collect();
+        let local = clients.iter().map(|client| client.local_addr().expect("connected").ip()).collect::<Vec<_>>();
+        assert_eq!(accepted.iter().filter_map(|(_, peer)| *peer).collect::<Vec<_>>(), local);
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_a_passed_socket_is_left_to_the_next_process() {
+        let manager = std::net::TcpListener::bind(LOOPBACK).expect("a free port");
+        let passed = PassedSocket::Tcp(manager.try_clone().expect("a second handle"));
+        let socket = Socket::of(passed).expect("it is a socket");
+        let mut client = std::net::TcpStream::connect(tcp(&socket.local())).expect("it listens");
+        client.write_all(b"still here").expect("it is connected");
+        assert!(socket.accept_waiting().is_none());
+        drop(socket);
+        let next = Socket::of(PassedSocket::Tcp(manager)).expect("it is a socket");
+        let (stream, _) = next.accept().await.expect("it waits");
+        let Stream::Tcp(stream) = stream else { panic!("it is TCP") };
+        let mut stream = stream.into_std().expect("it is open");
+        stream.set_nonblocking(false).expect("it is open");
+        let mut said = [0; 10];
+        stream.read_exact(&mut said).expect("it was not reset");
+        assert_eq!(&said, b"still here");
+    }
+
+    fn unix(directory: &tempfile::TempDir) -> (PathBuf, ListenAt) {
+        let path = directory.path().join("hookward.sock");
+        (path.clone(), ListenAt::Unix(path))
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_for_owner_and_group_and_its_file_goes_with_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, at) = unix(&directory);
+        let socket = Socket::open(&at).await.expect("nobody is there");
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, UNIX_MODE);
+        assert_eq!(socket.local(), at);
+        let _client = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+        assert!(socket.accept_waiting().is_some());
+        assert!(!path.exists(), "nobody new connects to what is about to close");
+        assert!(socket.accept_waiting().is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_nobody_listens_on_is_replaced_and_one_in_use_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, at) = unix(&directory);
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("nobody is there"));
+        assert!(path.exists(), "it is left over");
+        let socket = Socket::open(&at).await.expect("nobody listens");
+        let error = Socket::open(&at).await.expect_err("somebody listens");
+        assert!(error.to_string().contains("another process listens there"), "{error}");
+        drop(socket);
+        assert!(!path.exists());
+        fs::write(&path, "a note").expect("there is room");
+        let error = Socket::open(&at).await.expect_err("it is a file");
+        assert!(error.to_string().contains("no socket"), "{error}");
+        assert_eq!(fs::read(&path).expect("it is there"), b"a note");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_the_place_of_ours_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, at) = unix(&directory);
+        let socket = Socket::open(&at).await.expect("nobody is there");
+        fs::remove_file(&path).expect("it is there");
+        let _other = std::os::unix::net::UnixListener::bind(&path).expect("the place is free");
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_says_so() {
+        let long = PathBuf::from("/tmp").join("x".repeat(PATH_BYTES_MAX));
+        let error = Socket::open(&ListenAt::Unix(long)).await.expect_err("it is too long");
+        assert!(error.to_string().contains("the path has 112 bytes and that of a socket 107 at most"), "{error}");
+    }
+}

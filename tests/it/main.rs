@@ -14,6 +14,7 @@ mod explain;
 mod faults;
 mod fuzz;
 mod guard;
+mod handover;
 mod handshakes;
 mod hostile;
 mod modes;
