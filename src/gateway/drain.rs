@@ -23,18 +23,15 @@ impl Gateway {
     pub async fn drain(self) -> bool {
         let server = &self.config.server;
         tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
-        notify::stopping(&format!(
-            "draining: not ready any more, accepts webhooks for another {}",
-            format_duration(server.drain_delay)
-        ));
+        let delay = format_duration(server.drain_delay);
+        let what = format!("draining: not ready any more, accepts webhooks for another {delay}");
+        notify::stopping(&what, longest(server));
         self.parts.health.drain();
         tokio::time::sleep(server.drain_delay).await;
         self.closing.cancel();
         self.parts.health.set_listening(false);
-        notify::status(&format!(
-            "draining: finishes what began, for {} at most",
-            format_duration(server.drain_timeout + SETTLE_TIMEOUT)
-        ));
+        let rest = format_duration(server.drain_timeout + SETTLE_TIMEOUT);
+        notify::status(&format!("draining: finishes what began, for {rest} at most"));
         let until = Instant::now() + server.drain_timeout;
         // The same end for all: an attempt that could still be finished is not cut, and made again after the next
         // start, because the requests were done early.

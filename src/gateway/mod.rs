@@ -9,10 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use http::{HeaderName, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::{
-    net::TcpListener,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 

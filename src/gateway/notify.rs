@@ -26,9 +26,13 @@ pub(super) fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
 }
 
-/// It ends, and that was meant.
-pub(super) fn stopping(text: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(text)]);
+/// It ends, and that was meant; it may take so long, whatever the manager's own limit is.
+pub(super) fn stopping(text: &str, at_most: Duration) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(text), longer_by(at_most)]);
+}
+
+fn longer_by(time: Duration) -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
 }
 
 /// The configuration is loaded anew until what this returns is dropped, whether that succeeds or not.
@@ -58,7 +62,7 @@ pub(super) async fn while_starting<T>(what: &str, work: impl Future<Output = T>)
         let mut every = interval(EXTEND_EVERY);
         loop {
             every.tick().await;
-            tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX))]);
+            tell(&[longer_by(EXTENSION)]);
         }
     };
     tokio::select! {

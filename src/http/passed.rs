@@ -144,7 +144,8 @@ impl fmt::Display for PassedSocket {
                 Ok(address) => write!(f, "{address}"),
                 Err(_) => f.write_str("tcp"),
             },
-            Self::Unix(listener) => match listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname()) {
+            Self::Unix(listener) => match listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
+            {
                 Some(path) => write!(f, "unix:{}", path.display()),
                 None => f.write_str("unix"),
             },

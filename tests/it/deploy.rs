@@ -188,7 +188,8 @@ fn the_service_tells_systemd_what_it_does() {
 #[test]
 fn the_listeners_that_the_socket_unit_names_take_all_its_sockets() {
     let unit = read("systemd/hookward.socket");
-    let values = |key: &str| unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
+    let values =
+        |key: &str| unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
     let [name] = values("FileDescriptorName")[..] else { panic!("it names them once") };
     let line = unit.lines().find_map(|line| line.strip_prefix("#     listen = ")).expect("it says what to write");
     assert_eq!(line.matches(&format!("\"systemd:{name}\"")).count(), values("ListenStream").len(), "{line}");

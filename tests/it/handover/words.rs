@@ -39,7 +39,10 @@ async fn it_says_when_it_is_ready_that_it_is_alive_and_when_it_stops() {
     command.env("NOTIFY_SOCKET", at).env("WATCHDOG_USEC", "200000");
     let process = site.start(command, &site.configured("listen = \"127.0.0.1:0\"\ndrain_delay = \"1s\""));
     let before = manager.hears("READY=1\n");
-    assert!(before.contains("STATUS=opens the store\n") && before.contains("EXTEND_TIMEOUT_USEC=20000000\n"), "{before}");
+    assert!(
+        before.contains("STATUS=opens the store\n") && before.contains("EXTEND_TIMEOUT_USEC=20000000\n"),
+        "{before}"
+    );
     listens(&process, "public");
     for _ in 0..5 {
         manager.hears("WATCHDOG=1\n");
@@ -47,6 +50,8 @@ async fn it_says_when_it_is_ready_that_it_is_alive_and_when_it_stops() {
     process.signal("TERM");
     manager.hears("STOPPING=1\n");
     manager.hears("STATUS=draining: not ready any more, accepts webhooks for another 1s\n");
+    // What it drains by its configuration, and ten seconds for the rest.
+    manager.hears("EXTEND_TIMEOUT_USEC=31000000\n");
     manager.hears("WATCHDOG=1\n");
     manager.hears("STATUS=closes the store\n");
 }
