@@ -33,8 +33,6 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Once a drain began: how long a connection may still begin its last request. Closed at once, it would break one that
 /// is on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
-/// How long the end of a connection takes on which nothing happens.
-const GOODBYE: Duration = Duration::from_millis(100);
 
 pub(super) async fn serve<S>(
     stream: Stream,
@@ -53,7 +51,7 @@ pub(super) async fn serve<S>(
     let address = connected.address;
     let peer = Arc::new(connected);
     let io = Deadlined::new(stream, phase.clone(), limits);
-    let (is_last, quiet) = (drain.clone(), phase.clone());
+    let is_last = drain.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         phase.store(BUSY, Relaxed);
         let (service, phase, peer) = (service.clone(), phase.clone(), peer.clone());
@@ -81,11 +79,7 @@ pub(super) async fn serve<S>(
         ended = connection.as_mut() => ended,
         () = last_request(&drain) => {
             connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                // hyper waits for the first request of a connection. This one is not going to send any.
-                () = sleep(GOODBYE), if quiet.load(Relaxed) == IDLE => return,
-            }
+            connection.await
         }
     };
     if let Err(error) = ended {

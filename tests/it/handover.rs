@@ -8,6 +8,7 @@ mod lock;
 mod words;
 
 use std::{
+    fmt::Write as _,
     net::{SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
@@ -104,7 +105,7 @@ fn webhook(body: &str) -> Vec<u8> {
     let now_s = Clock::system().wall().unix_s();
     let mut text = format!("POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in sign("partssource", SECRET, body.as_bytes(), now_s) {
-        text += &format!("{name}: {value}\r\n");
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     format!("{text}\r\n{body}").into_bytes()
 }
