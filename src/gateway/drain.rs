@@ -19,7 +19,8 @@ pub(super) fn longest(server: &Server) -> Duration {
 
 impl Gateway {
     /// Finishes what began and takes nothing new: not ready at once, listeners closed after `drain_delay`, what is
-    /// left at `drain_timeout` gets 503. Returns whether everything was finished.
+    /// left at `drain_timeout` gets 503. Listeners whose sockets stay open behind this process go on until attempts at
+    /// upstreams are over, for half of `drain_timeout` at most. Returns whether everything was finished.
     pub async fn drain(self) -> bool {
         let server = &self.config.server;
         tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
@@ -28,11 +29,18 @@ impl Gateway {
         notify::stopping(&what, longest(server));
         self.parts.health.drain();
         tokio::time::sleep(server.drain_delay).await;
+        let until = Instant::now() + server.drain_timeout;
+        if self.is_handed_over {
+            // Whoever connects from the closing of the listeners on waits for the next process, and that one for the
+            // store. An upstream that takes its time must not make that long: its attempts end first, while webhooks
+            // are still accepted, to be delivered by the next process.
+            notify::status("draining: ends attempts, still accepts webhooks");
+            self.parts.lanes.drain(server.drain_timeout / 2).await;
+        }
         self.closing.cancel();
         self.parts.health.set_listening(false);
         let rest = format_duration(server.drain_timeout + SETTLE_TIMEOUT);
         notify::status(&format!("draining: finishes what began, for {rest} at most"));
-        let until = Instant::now() + server.drain_timeout;
         // The same end for all: an attempt that could still be finished is not cut, and made again after the next
         // start, because the requests were done early.
         let end = until + SETTLE_TIMEOUT;

@@ -51,6 +51,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     config: Config,
     parts: Parts,
+    /// A public socket is a service manager's, for the next process.
+    is_handed_over: bool,
     /// Closes the public listener.
     closing: CancellationToken,
     /// Ends the admin listener and the watchers, last.
@@ -140,6 +142,7 @@ impl Gateway {
             admin: admin.local_addr().unwrap_or(config.admin.listen),
             config,
             parts,
+            is_handed_over: sockets.iter().any(Socket::is_passed),
             closing: CancellationToken::new(),
             ending: CancellationToken::new(),
             connections: TaskTracker::new(),

@@ -31,8 +31,8 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// hyper's read and write buffer for a connection, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Once a drain began: how long a connection may still begin its last request. Closed at once, it would break one that
-/// is on its way.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// is on its way; the next process waits for as long.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 pub(super) async fn serve<S>(
     stream: Stream,

@@ -3,7 +3,10 @@
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::running::run;
+use crate::{
+    running::{pause, run},
+    world::Act,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_connects_while_no_process_is_there_is_answered_by_the_next_one() {
@@ -26,6 +29,33 @@ async fn what_connects_while_no_process_is_there_is_answered_by_the_next_one() {
     site.upstream.wait_for(2).await;
     assert_eq!(process.end("TERM").0, Some(0));
     assert_eq!(site.received(), ["{\"n\":1}", "{\"n\":2}"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_takes_its_time_keeps_nobody_waiting_for_the_next_process() {
+    let site = Site::new().await;
+    let file = site.configured("listen = \"systemd\"\ndrain_delay = \"0s\"");
+    let (socket, at) = held_socket();
+    let process = site.start(passed(&socket), &file);
+    listens(&process, "admin");
+    site.upstream.script([Act::Hang(200)]);
+    assert_eq!(send(at, "{\"n\":0}").await.status, 200);
+    site.upstream.wait_for(1).await;
+    process.signal("TERM");
+    process.line_with("draining");
+    for n in 1..6 {
+        assert_eq!(send(at, &format!("{{\"n\":{n}}}")).await.status, 200, "the attempt still hangs");
+        pause().await;
+    }
+    assert_eq!(site.upstream.received().len(), 1, "the next process delivers them");
+    site.upstream.let_go();
+    let (code, _, log) = process.ended();
+    assert_eq!(code, Some(0), "{log}");
+    let process = site.start(passed(&socket), &file);
+    listens(&process, "admin");
+    site.upstream.wait_for(6).await;
+    assert_eq!(process.end("TERM").0, Some(0));
+    assert_eq!(site.received(), [0, 1, 2, 3, 4, 5].map(|n| format!("{{\"n\":{n}}}")));
 }
 
 #[tokio::test]
