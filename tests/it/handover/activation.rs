@@ -111,6 +111,30 @@ async fn a_unix_socket_that_a_kill_left_over_is_replaced_and_a_drain_removes_it(
     assert!(!path.exists(), "it is gone with its process");
 }
 
+/// As systemd itself passes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_sockets_are_told_apart_by_their_names() {
+    let site = Site::new().await;
+    let file = site.configured("listen = [\"systemd:second\", \"systemd\"]\ndrain_delay = \"0s\"");
+    let paths = ["first", "second"].map(|name| site.path().join(name));
+    let [first, second] = paths.each_ref().map(|path| path.to_str().expect("text"));
+    let arguments = ["-l", first, "-l", second, "--fdname=first:second"];
+    let process = site.start(hookward_under("systemd-socket-activate", &arguments), &file);
+    for path in [first, second] {
+        process.line_with(&format!("Listening on {path} "));
+    }
+    // The first connection has it start the program, which answers it.
+    for path in [first, second] {
+        let mut stream = tokio::net::UnixStream::connect(path).await.expect("it listens");
+        stream.write_all(&webhook(&format!("{{\"path\":\"{path}\"}}"))).await.expect("it is open");
+        assert_eq!(within("an answer", read_reply(&mut stream)).await.status, 200, "{path}");
+    }
+    for path in [second, first] {
+        assert_eq!(listens(&process, "public"), format!("unix:{path}"), "in the order of the configuration");
+    }
+    assert_eq!(process.end("TERM").0, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unix_socket_can_be_passed_and_its_file_stays() {
     let site = Site::new().await;
