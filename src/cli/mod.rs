@@ -23,7 +23,10 @@ use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 
 use clap::Parser;
 
-use crate::config::{self, Config, LoadOptions};
+use crate::{
+    config::{self, Config, LoadOptions},
+    http::passed::Passed,
+};
 
 const FIRST_STEPS: &str = "First steps:
   hookward demo --once                                  everything at once, on temporary data
@@ -65,10 +68,10 @@ pub const FAILED: u8 = 1;
 /// The configuration is wrong: exit code 78, `EX_CONFIG` of sysexits.h.
 pub const CONFIGURATION: u8 = 78;
 
-/// Runs the command line. Returns the exit code.
-pub async fn run() -> ExitCode {
+/// Runs the command line, with the sockets that were passed to this process. Returns the exit code.
+pub async fn run(passed: Passed) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => serve::run(args, passed).await,
         Command::Check(args) => check::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Echo(args) => echo::run(args).await,
@@ -82,10 +85,13 @@ pub async fn run() -> ExitCode {
         Command::Status(args) => status::run(args).await,
         Command::Store(args) => store::run(args).await,
     };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("hookward: {error:#}");
-        ExitCode::from(FAILED)
-    })
+    outcome.unwrap_or_else(|error| failed(&error))
+}
+
+/// Says on standard error why the program failed. Returns the exit code.
+pub fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("hookward: {error:#}");
+    ExitCode::from(FAILED)
 }
 
 /// The configuration in a file. Problems go to standard error, warnings too; `None` if there is an error.

@@ -3,16 +3,24 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CONFIGURATION, FAILED};
-use crate::{gateway::Gateway, telemetry, time::Clock};
+use crate::{
+    gateway::{Gateway, notify},
+    http::passed::Passed,
+    telemetry,
+    time::Clock,
+};
 
 /// Run the gateway.
 ///
 /// Starts if the configuration is right, and says everything that is wrong with it if not (exit code 78). SIGTERM
 /// or Ctrl-C drains: not ready at once, listeners closed after server.drain_delay, the rest ended at
-/// server.drain_timeout. A second signal exits at once.
+/// server.drain_timeout. A second signal exits at once. While the process before it still has the store, it waits.
+///
+/// Under systemd: takes the sockets that are passed to it ("systemd" in server.listen), tells when it is ready, reloads
+/// and stops, and feeds the watchdog.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   hookward serve -c config.example.toml
@@ -24,30 +32,45 @@ pub(super) struct Args {
     config: PathBuf,
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: Args, passed: Passed) -> anyhow::Result<ExitCode> {
     let Some(config) = super::load_config(&args.config) else {
         return Ok(ExitCode::from(CONFIGURATION));
     };
     telemetry::log::init(config.log.format, &config.log.level)?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-    let gateway = Gateway::start(config, Clock::system()).await?;
+    let gateway = tokio::select! {
+        started = Gateway::start_with(config, Clock::system(), passed) => started?,
+        _ = terminate.recv() => anyhow::bail!("told to end before it was up"),
+        _ = interrupt.recv() => anyhow::bail!("told to end before it was up"),
+    };
+    notify::ready();
+    let watchdog = tokio::spawn(gateway.watchdog());
+    let code = serve(gateway, &mut terminate, &mut interrupt).await;
+    watchdog.abort();
+    Ok(code)
+}
+
+/// Serves until a signal, or until the store is broken, and drains. Returns the exit code.
+async fn serve(gateway: Gateway, terminate: &mut Signal, interrupt: &mut Signal) -> ExitCode {
+    let mut broken = false;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         error = gateway.broken() => {
             tracing::error!(%error, "ending, so that a restart reads the disk again");
-            tokio::select! {
-                _ = gateway.drain() => {}
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            return Ok(ExitCode::from(FAILED));
+            broken = true;
         }
     }
-    tokio::select! {
-        whole = gateway.drain() => Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }),
-        _ = terminate.recv() => Ok(ExitCode::from(FAILED)),
-        _ = interrupt.recv() => Ok(ExitCode::from(FAILED)),
-    }
+    let whole = tokio::select! {
+        whole = gateway.drain() => whole,
+        _ = terminate.recv() => exit_at_once(),
+        _ = interrupt.recv() => exit_at_once(),
+    };
+    if whole && !broken { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+/// Without waiting for a thread that reads or writes the store: what is durable is durable.
+fn exit_at_once() -> bool {
+    std::process::exit(i32::from(FAILED))
 }

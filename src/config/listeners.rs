@@ -61,10 +61,7 @@ pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>) -> ListenersR
     for item in items {
         let at = item.place().clone();
         let Some(listener) = read_one(reader, item, tls.as_ref()) else { continue };
-        if listeners
-            .iter()
-            .any(|other| other.at == listener.at && !matches!(other.at, ListenAt::Tcp(a) if a.port() == 0))
-        {
+        if listeners.iter().any(|other| other.at == listener.at && !other.at.may_repeat()) {
             reader.problems.error(&at, format!("`listen` names {} twice", listener.at), "once is enough");
         }
         if listener.proxy_protocol && trusted_proxies.is_empty() && !matches!(listener.at, ListenAt::Unix(_)) {

@@ -110,6 +110,14 @@ impl ListenAt {
             _ => None,
         }
     }
+    /// Whether a second listener may say the same: any free port, or the next socket of that name.
+    pub fn may_repeat(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.port() == 0,
+            Self::Unix(_) => false,
+            Self::Systemd(_) => true,
+        }
+    }
     /// Whether only this machine can reach it. What a service manager hands over may be anything.
     pub fn is_local(&self) -> bool {
         match self {

@@ -1,14 +1,14 @@
 //! Composition: the only module that knows every part. Start, watch, drain.
 
+mod drain;
+pub mod notify;
+mod takeover;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request};
 use http_body_util::BodyExt;
-use tokio::{
-    net::TcpListener,
-    task::JoinHandle,
-    time::{Instant, timeout_at},
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -25,12 +25,13 @@ use crate::{
         client_body::ClientBody,
         connected::Connected,
         listener::{self, ConnectionLimits, Connections, Entrance, TlsConfig, Told},
+        passed::{Passed, PassedError},
         socket::Socket,
         tls::{Front, TlsError},
     },
     ingress::{self, Gate, PendingSecret},
     secret::Secret,
-    store::{self, EventStore, StoreError, memory::MemoryStore, sqlite::SqliteStore},
+    store::{self, EventStore, StoreError},
     telemetry::{ClockWatch, Health, Metrics},
     time::Clock,
 };
@@ -39,8 +40,6 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often clock and store are watched.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// What the end of the drain leaves for flights and deliveries that are being settled.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A gateway that runs. Dropping it does not end it: [`Gateway::drain`] does.
 #[derive(Debug)]
@@ -53,6 +52,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     config: Config,
     parts: Parts,
+    /// A public socket is a service manager's, for the next process.
+    is_handed_over: bool,
     /// Closes the public listener.
     closing: CancellationToken,
     /// Ends the admin listener and the watchers, last.
@@ -90,6 +91,9 @@ pub enum StartError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The sockets that were passed to this process.
+    #[error("failed to take over the sockets of the service manager: {0}")]
+    Passed(#[from] PassedError),
     /// A listener.
     #[error("failed to listen on {address}: {error}; stop what listens there, or change `{name}`")]
     Listen {
@@ -105,14 +109,12 @@ pub enum StartError {
 impl Gateway {
     /// Starts everything. Returns once both listeners are up.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        // Bound first: a second gateway on the same ports fails before it touches the store.
-        let mut sockets = Vec::new();
-        for listener in &config.server.listeners {
-            sockets.push(open("server.listen", &listener.at).await?);
-        }
-        let admin = open("admin.listen", &ListenAt::Tcp(config.admin.listen)).await?;
-        let Socket::Tcp(admin) = admin else { unreachable!("an address is bound as TCP") };
-        let store = open_store(&config, &clock).await?;
+        Self::start_with(config, clock, Passed::default()).await
+    }
+
+    /// As [`Gateway::start`], with the sockets that a service manager passed to this process.
+    pub async fn start_with(config: Config, clock: Clock, passed: Passed) -> Result<Self, StartError> {
+        let (sockets, admin, store) = takeover::take_over(&config, &clock, passed).await?;
         report_parked(&config, &*store).await?;
         let metrics = Arc::new(Metrics::default());
         let front = front(&config, &clock, &metrics)?;
@@ -147,6 +149,7 @@ impl Gateway {
             admin: admin.local_addr().unwrap_or(config.admin.listen),
             config,
             parts,
+            is_handed_over: sockets.iter().any(Socket::is_passed),
             closing: CancellationToken::new(),
             ending: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -338,38 +341,6 @@ impl Gateway {
             }
         }
     }
-
-    /// Finishes what began and takes nothing new: not ready at once, listeners closed after `drain_delay`, what is
-    /// left at `drain_timeout` gets 503. Returns whether everything was finished.
-    pub async fn drain(self) -> bool {
-        let server = &self.config.server;
-        tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
-        self.parts.health.drain();
-        tokio::time::sleep(server.drain_delay).await;
-        self.closing.cancel();
-        self.parts.health.set_listening(false);
-        self.connections.close();
-        let until = Instant::now() + server.drain_timeout;
-        // The same end for all: an attempt that could still be finished is not cut, and made again after the next
-        // start, because the requests were done early.
-        let end = until + SETTLE_TIMEOUT;
-        let mut whole = timeout_at(end, self.parts.operations.drain()).await.is_ok();
-        if timeout_at(until, self.connections.wait()).await.is_err() {
-            self.parts.gate.refuse_waiting();
-            whole &= timeout_at(end, self.connections.wait()).await.is_ok();
-        }
-        whole &= timeout_at(end, self.parts.gate.drain()).await.is_ok();
-        whole &= self.parts.lanes.drain(end.saturating_duration_since(Instant::now())).await;
-        self.ending.cancel();
-        for task in self.tasks {
-            let _ = task.await;
-        }
-        self.parts.store.close().await;
-        // Its last sync may fail like any other.
-        whole &= !matches!(self.parts.store.health(), Err(StoreError::Poisoned(_)));
-        tracing::info!(whole, "stopped");
-        whole
-    }
 }
 
 fn pending_row(pending: PendingSecret, is_secret: impl Fn(&str) -> bool) -> PendingSecretRow {
@@ -413,30 +384,6 @@ fn front(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Optio
     let tls = config.server.listeners.iter().find_map(|listener| listener.tls.as_ref());
     let sources_judge = config.sources.values().any(|source| source.client_cert.is_some());
     tls.map(|tls| Front::open(tls, sources_judge, clock.clone(), metrics.clone()).map(Arc::new)).transpose()
-}
-
-async fn open(name: &'static str, at: &ListenAt) -> Result<Socket, StartError> {
-    Socket::open(at).await.map_err(|error| StartError::Listen { name, address: at.clone(), error })
-}
-
-async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn EventStore>, store::sqlite::OpenError> {
-    Ok(match config.store.engine {
-        Engine::Sqlite => {
-            let options = store::sqlite::Options::of(&config.store, clock.clone());
-            // Recovery reads the disk; it must not hold up a worker of the runtime.
-            tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await.expect("opening does not panic")?
-        }
-        Engine::Memory => {
-            let (on_full, bytes_max) = (config.replay.on_full, config.store.disk_bytes_max);
-            MemoryStore::new(&store::memory::Options {
-                keys_max: config.replay.capacity,
-                on_full,
-                bytes_max,
-                disk_share_max: config.store.disk_share_max,
-                clock: clock.clone(),
-            })
-        }
-    })
 }
 
 /// Parks deliveries to upstreams that are not configured any more, and says so.

@@ -62,6 +62,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A header of the PROXY protocol, and a TLS handshake, in all.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Once a drain began: how long a connection may still begin its last request. Closed at once, it would break one that
+/// is on its way; the next process waits for as long.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 /// For the first byte of what may be HTTP/2 without TLS.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -138,7 +141,7 @@ where
             .keep_alive_interval(ASK_EVERY)
             .keep_alive_timeout(ASK_TIMEOUT)
             .serve_connection(io, service);
-        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, &drain).await
+        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, &drain, Duration::ZERO).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -148,7 +151,7 @@ where
             .max_header_size(HEAD_BYTES_MAX as usize)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(io, service);
-        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, &drain).await
+        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, &drain, LAST_REQUEST).await
     }
 }
 
@@ -221,37 +224,48 @@ async fn plaintext(
     Ok(if PREFACE.starts_with(ahead) { Spoken::Http2 } else { Spoken::Http1 })
 }
 
-/// Polls a connection to its end, within the bounds of its course.
+/// Polls a connection to its end, within the bounds of its course. Once a drain began, its answers say that they are the
+/// last; after `grace` it is told to leave. (HTTP/2 has its own way to do that without breaking what is on its way.)
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     leave: fn(Pin<&mut C>),
     told: &SharedCourse,
     drain: &CancellationToken,
+    grace: Duration,
 ) -> Ended
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut draining = pin!(drain.cancelled());
     let mut timer = pin!(sleep_until(Instant::now()));
-    let (mut drains, mut leaves) = (false, false);
+    // When it has to leave because of a drain.
+    let mut drained_at = None;
+    let mut leaves = false;
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(why(told, ended));
             }
-            if !drains && draining.as_mut().poll(cx).is_ready() {
-                drains = true;
-                told.now(|course, now| course.leave(Ended::Drain, now));
+            if drained_at.is_none() && draining.as_mut().poll(cx).is_ready() {
+                told.now(|course, now| {
+                    course.leave(Ended::Drain, now);
+                    drained_at = Some(now + grace);
+                });
             }
-            let (looked, leaving) = told.now(|course, now| (course.look(now), course.leaving().is_some()));
-            let at = match looked {
+            let (looked, leaving, now) = told.now(|course, now| (course.look(now), course.leaving(), now));
+            let mut at = match looked {
                 Ok(at) => at,
                 Err(why) => return Poll::Ready(why),
             };
-            if leaving && !leaves {
-                leaves = true;
-                leave(connection.as_mut());
-                continue;
+            if let Some(why) = leaving.filter(|_| !leaves) {
+                match drained_at.filter(|until| why == Ended::Drain && now < *until) {
+                    Some(until) => at = at.min(until),
+                    None => {
+                        leaves = true;
+                        leave(connection.as_mut());
+                        continue;
+                    }
+                }
             }
             timer.as_mut().reset(at);
             if timer.as_mut().poll(cx).is_pending() {

@@ -237,8 +237,8 @@ impl Drop for Place {
     }
 }
 
-/// Serves a listener until `drain` is cancelled, then closes it and ends each connection after its present
-/// request.
+/// Serves a listener until `drain` is cancelled, then accepts what waits, closes it, and ends each connection after its
+/// present request.
 pub async fn serve<S>(
     socket: Socket,
     entrance: Entrance,
@@ -256,7 +256,10 @@ pub async fn serve<S>(
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
-            () = drain.cancelled() => return,
+            () = drain.cancelled() => match socket.accept_waiting() {
+                Some(waiting) => Ok(waiting),
+                None => return,
+            },
             accepted = socket.accept() => accepted,
         };
         let (stream, peer) = match accepted {

@@ -12,6 +12,7 @@ mod frames;
 pub mod headers;
 pub mod listener;
 mod origin;
+pub mod passed;
 pub mod per_client;
 pub mod proxy_protocol;
 pub mod socket;

@@ -468,6 +468,11 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     /// Resolves whenever a delivery to this upstream may have become due: after an append, a release, a
     /// redelivery, a re-arming. May resolve without need.
     fn woken(&self, upstream: &str) -> BoxFuture<'static, ()>;
+    /// Resolves once whatever writes has got on with its work, or is gone; not while it hangs. Neither a full disk nor
+    /// a fault keeps it from resolving.
+    fn beat(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Finishes what was handed over and closes. Nothing is accepted after it.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

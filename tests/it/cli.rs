@@ -635,8 +635,11 @@ fn a_gateway_that_cannot_start_says_why_and_exits_1() {
     let setup = Setup::start("127.0.0.1:1", "127.0.0.1:1");
     // On the ports of the other, and on its store.
     let text = std::fs::read_to_string(setup.path("hookward.toml")).expect("text");
-    let file = setup.write("second.toml", text.as_bytes());
+    // It waits for as long as its own drain may take.
+    let hasty = text.replacen("[server]", "[server]\ndrain_timeout = \"0s\"", 1);
+    let file = setup.write("second.toml", hasty.as_bytes());
     let second = error(&run(hookward().args(["serve", "-c", &file])), 1);
+    assert!(second.contains("waits up to 10s for the other hookward (process "), "{second}");
     assert!(second.contains("failed to open the store"), "{second}");
     let busy = text.replacen("127.0.0.1:0", &setup.gateway.public.to_string(), 1);
     let file = setup.write("second.toml", busy.as_bytes());

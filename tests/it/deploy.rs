@@ -1,6 +1,12 @@
 //! What `deploy/` says must agree with itself and with the binary.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use hookward::document::{parse_duration, parse_size};
 use yaml_rust2::{Yaml, YamlLoader};
@@ -162,12 +168,57 @@ fn systemd_waits_longer_than_it_drains_and_allows_what_the_limits_need() {
     let (drain, memory_max, connections_max) = (Duration::from_secs(5 + 20), 1 << 30, 4096);
     let stop = Duration::from_secs(unit("TimeoutStopSec").parse().expect("it is in seconds"));
     assert!(stop > drain, "{stop:?} is not longer than {drain:?}");
+    assert!(stop > drain + Duration::from_secs(10), "settling and closing the store come on top");
     for key in ["MemoryHigh", "MemoryMax"] {
         assert!(parse_size(&format!("{}iB", unit(key))).expect("it is a size") > memory_max, "{key} is too small");
     }
     assert!(unit("LimitNOFILE").parse::<u64>().expect("it is a number") > 2 * connections_max);
     assert_eq!(unit("LimitCORE"), "0");
     assert_eq!(unit("RestartPreventExitStatus"), hookward::cli::CONFIGURATION.to_string());
+}
+
+#[test]
+fn the_service_tells_systemd_what_it_does() {
+    assert_eq!(unit("Type"), "notify");
+    let watchdog = unit("WatchdogSec").parse::<u64>().expect("it is in seconds");
+    assert!((10..=60).contains(&watchdog), "{watchdog} s: a slow disk is not a hung one, and a hung one is noticed");
+    assert!(unit("ExecReload").contains("-HUP $MAINPID"));
+}
+
+#[test]
+fn the_listeners_that_the_socket_unit_names_take_all_its_sockets() {
+    let unit = read("systemd/hookward.socket");
+    let values =
+        |key: &str| unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
+    let [name] = values("FileDescriptorName")[..] else { panic!("it names them once") };
+    let line = unit.lines().find_map(|line| line.strip_prefix("#     listen = ")).expect("it says what to write");
+    assert_eq!(line.matches(&format!("\"systemd:{name}\"")).count(), values("ListenStream").len(), "{line}");
+    let text = format!("[server]\nlisten = {line}\ntls = {{ cert = \"c\", key = \"k\" }}\n");
+    let loaded = hookward::config::from_text("hookward.toml", &text, Path::new("/"));
+    let problems = loaded.problems.render(false);
+    assert!(!problems.contains("listen"), "{problems}");
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let directory = tempfile::tempdir().expect("there is room for a directory");
+    let mut files = Vec::new();
+    for name in ["hookward.service", "hookward.socket"] {
+        // It looks whether the program is there.
+        let text = read(&format!("systemd/{name}")).replace("/usr/local/bin/hookward", env!("CARGO_BIN_EXE_hookward"));
+        let file = directory.path().join(name);
+        fs::write(&file, text).expect("there is room for a file");
+        files.push(file);
+    }
+    let analyze = |arguments: &[&str], files: &[PathBuf]| {
+        let mut command = Command::new("systemd-analyze");
+        let output = command.args(arguments).args(files).output().expect("systemd-analyze is there: Debian's systemd");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), said)
+    };
+    assert_eq!(analyze(&["verify", "--man=no"], &files), (true, String::new()));
+    let (safe, said) = analyze(&["security", "--offline=true", "--threshold=15", "--no-pager"], &files[..1]);
+    assert!(safe, "{said}");
 }
 
 #[test]

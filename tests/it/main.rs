@@ -15,6 +15,7 @@ mod faults;
 mod front_door;
 mod fuzz;
 mod guard;
+mod handover;
 mod handshakes;
 mod hostile;
 mod modes;

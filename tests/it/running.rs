@@ -116,9 +116,19 @@ impl Running {
         assert!(told.success(), "it had ended before:\n{}", self.seen());
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal and waits for the end. Returns the exit code, standard output and standard error.
-    pub(crate) fn end(mut self, signal: &str) -> (Option<i32>, String, String) {
+    pub(crate) fn end(self, signal: &str) -> (Option<i32>, String, String) {
         self.signal(signal);
+        self.ended()
+    }
+
+    /// Waits for the end. Returns the exit code, standard output and standard error.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String, String) {
         let code = self.child.wait().expect("it was started here").code();
         let stdout = self.stdout.take().expect("taken once").join().expect("it reads");
         self.seen.borrow_mut().extend(self.lines.iter());

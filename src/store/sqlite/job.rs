@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::{
     super::{StoreError, elapsed::Stamp, wakers::Wakers},
@@ -100,6 +100,8 @@ where
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) wakers: Wakers,
+    /// The writer has done with a group, or is gone.
+    pub(super) got_on: Notify,
     /// Why nothing more is written.
     pub(super) poisoned: OnceLock<String>,
     pub(super) closed: AtomicBool,

@@ -40,6 +40,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -506,6 +507,21 @@ impl EventStore for SqliteStore {
 
     fn woken(&self, upstream: &str) -> BoxFuture<'static, ()> {
         self.shared.wakers.woken(upstream)
+    }
+
+    fn beat(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut got_on = pin!(self.shared.got_on.notified());
+            got_on.as_mut().enable();
+            // So that a writer without work has something to get on with. It needs no place, as any group will do; who
+            // asks for its result is gone.
+            let nothing = |_: &mut Desk<'_>| Ok(());
+            let work = Box::new(Task { run: nothing, result: None, reply: Some(oneshot::channel().0) });
+            let job = Job { now: self.elapsed.stamp(), body_bytes: 0, durable: false, work, place: None };
+            if self.send(job).is_ok() {
+                got_on.await;
+            }
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,3 +1,4 @@
+mod beat;
 mod damage;
 mod formats;
 mod log;

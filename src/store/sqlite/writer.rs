@@ -77,6 +77,7 @@ impl Drop for PanicPoisons {
             self.0.poison("its writer panicked".to_owned());
         }
         self.0.closed.store(true, Ordering::Release);
+        self.0.got_on.notify_waiters();
     }
 }
 
@@ -106,6 +107,7 @@ impl Writer {
             }
             self.group(group);
             self.tend_log();
+            self.shared.got_on.notify_waiters();
         }
         self.close();
         if let Some(done) = closing {
