@@ -6,6 +6,7 @@
 
 mod bodies;
 mod client_cert;
+mod diff;
 mod encryption;
 mod enforce;
 #[cfg(test)]
@@ -31,7 +32,8 @@ mod store;
 mod summary;
 mod upstreams;
 
-pub use load::{Environment, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load};
+pub use diff::{Change, Diff, Mark, diff};
+pub use load::{Environment, Files, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load};
 pub use model::{Config, Source, Upstream};
 pub use public_url::PublicUrl;
 pub use remote_keys::RemoteKeys;

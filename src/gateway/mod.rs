@@ -122,7 +122,7 @@ impl Gateway {
             sources: rules.collect(),
         };
         let lanes = Arc::new(Lanes::start(&config.upstreams, delivering).await?);
-        let gate = Gate::new(&config, store.clone(), lanes.clone(), health.clone(), metrics.clone(), clock.clone());
+        let gate = Gate::new(&config, store.clone(), &lanes, health.clone(), metrics.clone(), clock.clone());
         let operations = {
             let gate = gate.clone();
             Operations::new(store.clone(), clock.clone(), Arc::new(move |ids: &[EventId]| gate.forget(ids)))

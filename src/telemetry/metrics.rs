@@ -247,6 +247,12 @@ impl Metrics {
     pub fn upstream_paused(&self, upstream: &Arc<str>, paused: bool) {
         self.upstream_paused.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(paused));
     }
+    /// An upstream is not configured any more: what is measured at it alone is gone. Its counters stay.
+    pub fn upstream_gone(&self, upstream: &Arc<str>) {
+        let label = ByUpstream { upstream: upstream.clone() };
+        self.breaker_open.remove(&label);
+        self.upstream_paused.remove(&label);
+    }
     /// Open connections to the public listener.
     pub fn connections(&self, now: usize) {
         self.connections.set(to_i64(now as u64));
