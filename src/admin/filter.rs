@@ -82,7 +82,8 @@ pub(super) fn shown(admin: &Admin, filter: &EventFilter) -> EventFilter {
 /// looked for by operators only; its types and attempt ids are shown, by which alone what is left of it can be found.
 fn hidden_parts(admin: &Admin, filter: &EventFilter) -> Vec<&'static str> {
     let rule = filter.source.as_deref().and_then(|source| (admin.hidden)(source));
-    let of_label = if filter.source.is_none() { Some(&admin.hidden_anywhere) } else { rule.as_ref() };
+    let anywhere = filter.source.is_none().then(|| (admin.hidden_anywhere)());
+    let of_label = anywhere.as_ref().or(rule.as_ref());
     let in_body = |pointer: &String| {
         rule.as_ref().is_none_or(|rule| rule.pointers.iter().any(|hidden| redact::touches(hidden, pointer)))
     };

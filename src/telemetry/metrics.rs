@@ -36,6 +36,11 @@ struct BySourceHandshake {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByUpstream {
     upstream: Arc<str>,
 }
@@ -85,6 +90,8 @@ pub struct Metrics {
     store_events: Gauge,
     store_keys: Gauge,
     ready: Gauge,
+    reloads: Family<ByOutcome, Counter>,
+    config_loaded_at: Gauge,
     /// One exposition at a time: what is counted anew for each must not show half done.
     exposing: Mutex<()>,
 }
@@ -167,6 +174,15 @@ impl Default for Metrics {
         registry.register("store_keys", "Keys known", store_keys.clone());
         let ready = Gauge::default();
         registry.register("ready", "1 if /readyz answers 200", ready.clone());
+        let reloads = Family::default();
+        registry.register("reloads", "Times that the configuration was loaded anew, by what came of it", reloads.clone());
+        let config_loaded_at = Gauge::default();
+        registry.register_with_unit(
+            "config_loaded_at",
+            "When the configuration in force was loaded, since 1970",
+            Unit::Seconds,
+            config_loaded_at.clone(),
+        );
         registry.register("build", "What runs", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             registry,
@@ -193,6 +209,8 @@ impl Default for Metrics {
             store_events,
             store_keys,
             ready,
+            reloads,
+            config_loaded_at,
             exposing: Mutex::default(),
         }
     }
@@ -283,6 +301,14 @@ impl Metrics {
     /// Whether `/readyz` answers 200.
     pub fn ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
+    }
+    /// The configuration was loaded anew. `outcome` is one of a closed set: `applied`, `invalid`, …
+    pub fn reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&ByOutcome { outcome }).inc();
+    }
+    /// When the configuration in force was loaded, in seconds since 1970.
+    pub fn config_loaded_at(&self, unix_s: i64) {
+        self.config_loaded_at.set(unix_s);
     }
     /// As [`Metrics::expose`], after the deliveries were counted anew: `count` calls [`Metrics::deliveries`] and
     /// [`Metrics::oldest_due`] for all there are, and what it does not mention is gone.
