@@ -6,13 +6,19 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CONFIGURATION, FAILED};
-use crate::{gateway::Gateway, telemetry, time::Clock};
+use crate::{
+    admin::api::ReloadRequest,
+    config::LoadOptions,
+    gateway::{Gateway, Origin},
+    telemetry,
+    time::Clock,
+};
 
 /// Run the gateway.
 ///
 /// Starts if the configuration is right, and says everything that is wrong with it if not (exit code 78). SIGTERM
 /// or Ctrl-C drains: not ready at once, listeners closed after server.drain_delay, the rest ended at
-/// server.drain_timeout. A second signal exits at once.
+/// server.drain_timeout. A second signal exits at once. SIGHUP loads the configuration anew, as `hookward reload` does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   hookward serve -c config.example.toml
@@ -25,13 +31,22 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Some(config) = super::load_config(&args.config) else {
+    let Some((config, files)) = super::load_with_files(&args.config) else {
         return Ok(ExitCode::from(CONFIGURATION));
     };
     telemetry::log::init(config.log.format, &config.log.level)?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-    let gateway = Gateway::start(config, Clock::system()).await?;
+    let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
+    let origin = Origin { path: args.config, options: LoadOptions::default(), files };
+    let gateway = Gateway::start_from(config, Some(origin), Clock::system()).await?;
+    let live = gateway.live().clone();
+    // It ends with the process. What comes of each reload is in the log.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let _ = live.reload(ReloadRequest::default()).await;
+        }
+    });
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -274,7 +274,18 @@ mod tests {
             + "[upstreams.side]\nurl = \"http://127.0.0.1:9/\"\n[store]\npath = \"elsewhere\"\n[log]\nlevel = \"warn\"\n";
         let shown = text(&old, &new);
         assert!(!shown.contains("canary"), "{shown}");
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r"
+        + source c [now]
+        - source b [now]
+        + upstream c [now]
+        + upstream side [now]
+        - upstream b [now]
+        ~ log: level (unset) -> warn [restart (log.level)]
+        ~ source a: allow (unset) -> [10.0.0.0/8] [now]
+        ~ source a: secrets[a] changed [now]
+        ~ source a: secrets[n] added [now]
+        ~ store: path (unset) -> elsewhere [restart (store.path)]
+        ");
     }
 
     #[test]
