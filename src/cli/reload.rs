@@ -136,7 +136,8 @@ mod tests {
         refused, nothing changed: deliveries would be parked
         needs a restart: store.path
         ");
-        let same = ReloadAnswer { outcome: ReloadOutcome::Unchanged, changes: Vec::new(), restart: Vec::new(), ..answer };
+        let same =
+            ReloadAnswer { outcome: ReloadOutcome::Unchanged, changes: Vec::new(), restart: Vec::new(), ..answer };
         assert_eq!(render(&same), "nothing differs from what is in force\n");
     }
 }

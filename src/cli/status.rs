@@ -132,7 +132,8 @@ fn configuration(config: &ConfigRow) -> String {
     let mut out = String::new();
     if let Some(ReloadRow { at, outcome, why: Some(why) }) = &config.last_reload {
         let (at, outcome, why, loaded) = (escaped(at), outcome.name(), escaped(why), escaped(&config.loaded_at));
-        let _ = writeln!(out, "configuration: what was loaded at {loaded} is in force; at {at} it was {outcome}: {why}");
+        let _ =
+            writeln!(out, "configuration: what was loaded at {loaded} is in force; at {at} it was {outcome}: {why}");
     }
     if !config.restart.is_empty() {
         let keys = config.restart.iter().map(|key| escaped(key)).collect::<Vec<_>>().join(", ");

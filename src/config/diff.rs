@@ -134,7 +134,8 @@ fn named<'n>(
     new: impl Iterator<Item = &'n Name>,
 ) {
     let (old, new): (BTreeSet<_>, BTreeSet<_>) = (old.collect(), new.collect());
-    let change = |mark, name: &Name| Change { mark, what: format!("{kind} {name}"), detail: String::new(), restart: None };
+    let change =
+        |mark, name: &Name| Change { mark, what: format!("{kind} {name}"), detail: String::new(), restart: None };
     changes.extend(new.difference(&old).map(|name| change(Mark::Added, name)));
     changes.extend(old.difference(&new).map(|name| change(Mark::Removed, name)));
 }
@@ -157,7 +158,16 @@ fn secret(of_it: &str) -> Option<String> {
     let (owner, leaf) = of_it.rsplit_once('.')?;
     let is_of_one = matches!(
         leaf,
-        "file" | "env" | "credential" | "value" | "id" | "not_before" | "expires_at" | "encoding" | "allow_short" | CONTENT
+        "file"
+            | "env"
+            | "credential"
+            | "value"
+            | "id"
+            | "not_before"
+            | "expires_at"
+            | "encoding"
+            | "allow_short"
+            | CONTENT
     );
     let last = owner.rsplit('.').next().unwrap_or(owner);
     let holds_secrets = ["secrets[", "tokens[", "encryption"].iter().any(|list| last.starts_with(list))
@@ -204,8 +214,7 @@ impl Config {
         }
         let mut mixed = new;
         let written = std::mem::take(&mut mixed.written);
-        mixed.written =
-            written.keeping(&self.written, |key| RESTART.into_iter().any(|known| is_below(key, known)));
+        mixed.written = written.keeping(&self.written, |key| RESTART.into_iter().any(|known| is_below(key, known)));
         mixed.server.listeners.clone_from(&self.server.listeners);
         let (limits, old) = (&mut mixed.server.limits, &self.server.limits);
         limits.connections_max = old.connections_max;
@@ -269,8 +278,10 @@ mod tests {
     #[test]
     fn every_difference_is_a_line_and_no_secret_shows() {
         let old = source("a", ONE) + &source("b", &ONE.replace("canary", "canary-b"));
-        let new = source("a", "secrets = [{ value = \"canary-9876543210\", id = \"a\" }, { value = \"canary-xxxxxxxxxxx\", id = \"n\" }]\nallow = [\"10.0.0.0/8\"]")
-            + &source("c", &ONE.replace("canary", "canary-c"))
+        let new = source(
+            "a",
+            "secrets = [{ value = \"canary-9876543210\", id = \"a\" }, { value = \"canary-xxxxxxxxxxx\", id = \"n\" }]\nallow = [\"10.0.0.0/8\"]",
+        ) + &source("c", &ONE.replace("canary", "canary-c"))
             + "[upstreams.side]\nurl = \"http://127.0.0.1:9/\"\n[store]\npath = \"elsewhere\"\n[log]\nlevel = \"warn\"\n";
         let shown = text(&old, &new);
         assert!(!shown.contains("canary"), "{shown}");
@@ -291,7 +302,10 @@ mod tests {
     #[test]
     fn what_needs_a_restart_stays_and_the_rest_is_taken() {
         let old = config(&source("a", ONE));
-        let new = config(&format!("{}[store]\npath = \"elsewhere\"\n", source("a", &format!("{ONE}\nallow = [\"10.0.0.0/8\"]"))));
+        let new = config(&format!(
+            "{}[store]\npath = \"elsewhere\"\n",
+            source("a", &format!("{ONE}\nallow = [\"10.0.0.0/8\"]"))
+        ));
         let mixed = old.reloaded(new.clone()).expect("they can be mixed");
         assert_eq!(mixed.store.path, old.store.path);
         assert_eq!(mixed.sources["a"].allow, new.sources["a"].allow);

@@ -33,7 +33,9 @@ mod summary;
 mod upstreams;
 
 pub use diff::{Change, Diff, Mark, diff};
-pub use load::{Environment, Files, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load};
+pub use load::{
+    Environment, Files, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load,
+};
 pub use model::{Config, Source, Upstream};
 pub use public_url::PublicUrl;
 pub use remote_keys::RemoteKeys;

@@ -166,9 +166,8 @@ impl Lanes {
             let failed = |error| StartError::Client { upstream: name.clone(), error };
             let authorities = upstream.ca.as_deref().and_then(digest_of);
             let old = current.by_name.get(name);
-            let same = |lane: &&Arc<Lane>| {
-                *lane.shared.target.upstream == **upstream && lane.authorities == authorities
-            };
+            let same =
+                |lane: &&Arc<Lane>| *lane.shared.target.upstream == **upstream && lane.authorities == authorities;
             if let Some(lane) = old.filter(same) {
                 by_name.insert(name.clone(), lane.clone());
                 continue;

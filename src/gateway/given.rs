@@ -58,7 +58,9 @@ impl Live {
                 let live = reloading.clone();
                 // To its end, even if who asked for it leaves.
                 let work = tokio::spawn(async move { live.reload(request).await });
-                Box::pin(async move { work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) })
+                Box::pin(
+                    async move { work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) },
+                )
             }),
             config: Box::new(move || state.state()),
             pending_secrets: Box::new(move || {

@@ -298,11 +298,19 @@ impl Live {
                 if !answer.restart.is_empty() {
                     tracing::warn!(keys = answer.restart.join(", "), "configuration: needs a restart");
                 }
-                tracing::info!(outcome = answer.outcome.name(), changes = answer.changes.len(), "configuration loaded anew");
+                tracing::info!(
+                    outcome = answer.outcome.name(),
+                    changes = answer.changes.len(),
+                    "configuration loaded anew"
+                );
             }
             ReloadOutcome::Refused | ReloadOutcome::Invalid => {
                 let why = answer.why.as_deref().unwrap_or_default();
-                tracing::warn!(outcome = answer.outcome.name(), why, "failed to take the configuration: nothing changed");
+                tracing::warn!(
+                    outcome = answer.outcome.name(),
+                    why,
+                    "failed to take the configuration: nothing changed"
+                );
             }
             ReloadOutcome::Planned => {}
         }

@@ -34,6 +34,7 @@ pub(super) async fn keep(live: Arc<Live>, ending: CancellationToken) {
             continue;
         }
         let files = live.files();
+        let is_first = watched.is_none();
         let look = tokio::task::spawn_blocking(move || match watched {
             None => (Watched::begin(&files), false),
             Some(mut watched) => {
@@ -43,6 +44,9 @@ pub(super) async fn keep(live: Arc<Live>, ending: CancellationToken) {
         });
         // A panic is in the log.
         let Ok((next, changed)) = look.await else { return };
+        if is_first {
+            tracing::info!("watching the files of the configuration");
+        }
         watched = Some(next);
         if changed {
             tracing::info!("files of the configuration changed");

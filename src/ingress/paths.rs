@@ -107,8 +107,7 @@ fn merge<'c>(known: &Known, paths: impl Iterator<Item = (&'c str, &'c str)>, now
     let mut next: Known = paths
         .map(|(path, scope)| (path.to_owned(), Standing { scope: scope.to_owned(), removed_at_ms: None }))
         .collect();
-    let moved =
-        next.iter().filter(|(path, standing)| known.get(*path).is_some_and(|old| old.scope != standing.scope));
+    let moved = next.iter().filter(|(path, standing)| known.get(*path).is_some_and(|old| old.scope != standing.scope));
     let moved = moved.map(|(path, _)| path.clone()).collect();
     let gone = known.iter().filter(|(path, _)| !next.contains_key(*path)).map(|(path, standing)| {
         // A clock that went back since must not make it last longer.

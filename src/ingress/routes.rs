@@ -64,8 +64,13 @@ impl Route {
             old.remote_keys == new.remote_keys && old.provider.name == new.provider.name
         };
         let remote = before.filter(is_same_set).map(|before| before.remote.clone()).unwrap_or_default();
-        let route =
-            Self { source: source.clone(), rate, keys: ArcSwap::from_pointee(source.keyring.clone()), remote, in_flight };
+        let route = Self {
+            source: source.clone(),
+            rate,
+            keys: ArcSwap::from_pointee(source.keyring.clone()),
+            remote,
+            in_flight,
+        };
         route.take_fetched();
         route
     }

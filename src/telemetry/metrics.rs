@@ -96,6 +96,8 @@ pub struct Metrics {
     exposing: Mutex<()>,
 }
 
+const RELOAD_OUTCOMES: [&str; 5] = ["applied", "unchanged", "refused", "invalid", "failed"];
+
 fn seconds() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0])
 }
@@ -174,8 +176,14 @@ impl Default for Metrics {
         registry.register("store_keys", "Keys known", store_keys.clone());
         let ready = Gauge::default();
         registry.register("ready", "1 if /readyz answers 200", ready.clone());
-        let reloads = Family::default();
-        registry.register("reloads", "Times that the configuration was loaded anew, by what came of it", reloads.clone());
+        let reloads: Family<ByOutcome, Counter> = Family::default();
+        // From the start, so that an alert never lacks its series.
+        RELOAD_OUTCOMES.into_iter().for_each(|outcome| drop(reloads.get_or_create(&ByOutcome { outcome })));
+        registry.register(
+            "reloads",
+            "Times that the configuration was loaded anew, by what came of it",
+            reloads.clone(),
+        );
         let config_loaded_at = Gauge::default();
         registry.register_with_unit(
             "config_loaded_at",
@@ -302,7 +310,8 @@ impl Metrics {
     pub fn ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
     }
-    /// The configuration was loaded anew. `outcome` is one of a closed set: `applied`, `invalid`, …
+    /// The configuration was loaded anew. `outcome` is one of a closed set: `applied`, `unchanged`, `refused`, `invalid`,
+    /// `failed`.
     pub fn reloaded(&self, outcome: &'static str) {
         self.reloads.get_or_create(&ByOutcome { outcome }).inc();
     }

@@ -305,7 +305,7 @@ async fn readiness_says_in_detail_what_is_wrong() {
     let gateway = Gateway::open().await;
     let ready = gateway.get("/readyz").await;
     insta::assert_snapshot!(ready.text(), @r#"
-    {"ready":true,"reasons":[],"checks":{"listener":"ok","store":"ok","clock":"ok","draining":"ok"},"counts":{"events":4,"keys":8,"bytes":4096,"due":1,"held":1,"parked":0,"dead":1}}
+    {"ready":true,"reasons":[],"checks":{"listener":"ok","store":"ok","clock":"ok","draining":"ok"},"counts":{"events":4,"keys":8,"bytes":4096,"due":1,"held":1,"parked":0,"dead":1},"config":{"loaded_at":"2026-11-21T08:00:00.000Z","last_reload":{"at":"2026-11-21T09:00:00.000Z","outcome":"invalid","why":"the file has 2 errors"},"restart":["store.path"]}}
     "#);
 
     gateway.store.broken.store(true, Relaxed);
@@ -621,6 +621,8 @@ async fn metrics_declare_everything_and_follow_the_store() {
     hookward_store_events gauge
     hookward_store_keys gauge
     hookward_ready gauge
+    hookward_reloads counter
+    hookward_config_loaded_at_seconds gauge
     hookward_build info
     ");
     for line in [

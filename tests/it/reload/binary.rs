@@ -50,3 +50,16 @@ fn a_signal_or_a_command_reloads_and_the_exit_code_says_what_came_of_it() {
     assert!(log.contains("secrets[1] changed"), "{log}");
     assert!(!log.contains("canary"), "{log}");
 }
+
+#[test]
+fn a_watched_configuration_is_loaded_when_a_secret_of_it_changes() {
+    let data = TempDir::new().expect("a directory");
+    let secret = data.path().join("secret");
+    std::fs::write(&secret, "binary-canary-0123456789\n").expect("written");
+    let gateway = Gateway::start(data.path(), &text("").replace("[server]\n", "[server]\nwatch = true\n"));
+    gateway.line_with("watching the files of the configuration");
+    std::fs::write(&secret, "binary-canary-9876543210\n").expect("written");
+    let line = gateway.line_with("configuration: changed");
+    assert!(line.contains("secrets[1] changed"), "{line}");
+    gateway.end();
+}

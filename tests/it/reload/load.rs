@@ -195,3 +195,36 @@ async fn upstreams_come_go_and_change_under_load_and_each_gets_its_own_once() {
     assert_eq!(gateway.world.upstream.received().len(), up);
     assert_eq!(bodies(&[&one, &two]).len(), sent);
 }
+
+#[tokio::test]
+async fn the_upstream_that_answers_is_replaced_under_load_and_every_answer_is_one() {
+    let rounds = reduced("replaced upstreams under load", 6, 100) as usize;
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let upstream = |name: &str, upstream: &Upstream| format!("[upstreams.{name}]\nurl = \"{}\"\n", upstream.url());
+    let sources = |to: &str| {
+        with_secret("a", &format!("mode = \"proxy\"\nupstream = \"{to}\""))
+            + &with_secret("b", &format!("mode = \"respond\"\nupstream = \"{to}\""))
+    };
+    let gateway = Reloading::start(&(sources("one") + &upstream("one", &one))).await;
+    let to = gateway.world.gateway.public;
+    let mut proxied = Load::begin(to, "/hooks/a", &format!("{SECRET}-a"));
+    let mut responded = Load::begin(to, "/hooks/b", &format!("{SECRET}-b"));
+    for _ in 0..rounds {
+        for rest in [sources("two") + &upstream("two", &two), sources("one") + &upstream("one", &one)] {
+            proxied.more(2).await;
+            responded.more(2).await;
+            gateway.write(&rest);
+            let (status, answer) = gateway.ask("{\"force\":true}").await;
+            assert_eq!((status, answer["outcome"].as_str()), (200, Some("applied")), "{answer:#}");
+        }
+    }
+    let sent = proxied.end().await + responded.end().await;
+    gateway.write(&(sources("one") + &upstream("one", &one) + &upstream("two", &two)));
+    gateway.reload().await;
+    gateway.world.settled().await;
+    for name in ["one", "two"] {
+        let row = gateway.upstream_row(name).await;
+        assert_eq!((&row["parked"], &row["dead"], &row["due"]), (&0.into(), &0.into(), &0.into()), "{row:#}");
+    }
+    assert_eq!(one.received().len() + two.received().len(), sent, "each was made once, whoever it was made at");
+}
