@@ -36,6 +36,16 @@ pub(super) enum Caller {
     Token(usize, Role),
 }
 
+impl Caller {
+    /// Whether who was let in may change things.
+    pub(super) fn may_operate(self) -> bool {
+        match self {
+            Self::Loopback => true,
+            Self::Token(_, role) => role == Role::Operate,
+        }
+    }
+}
+
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,14 +66,6 @@ impl Access {
         let tokens = (self.tokens)();
         self.check_browser_with(request, tokens.is_empty())?;
         if tokens.is_empty() { Ok(Caller::Loopback) } else { check_token(&tokens, &request.headers, role) }
-    }
-
-    /// Whether who was let in may change things.
-    pub(super) fn may_operate(&self, caller: Caller) -> bool {
-        match caller {
-            Caller::Loopback => true,
-            Caller::Token(_, role) => role == Role::Operate,
-        }
     }
 
     /// Whether a browser could be tricked into this request, or into reading its answer for somebody else.

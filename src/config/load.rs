@@ -221,7 +221,9 @@ fn read_all(
     let main = document::parse(problems, origin.name, origin.text);
     reader.bases.insert(main.place().file, base_dir.to_owned());
     let files = with_included(&mut reader, main, origin, base_dir);
-    files.iter().for_each(|file| reader.written.borrow_mut().add(file));
+    for file in &files {
+        reader.written.borrow_mut().add(file);
+    }
     let mut tables = merge(problems, files);
 
     let mut server = server::read(

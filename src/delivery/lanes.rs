@@ -174,14 +174,13 @@ impl Lanes {
             }
             let client =
                 Client::new(&upstream.url, upstream.ca.as_deref(), self.common.clock.clone()).map_err(failed)?;
-            let pause = match old {
-                Some(lane) => lane.shared.paused(),
-                None => {
-                    if paused.is_none() {
-                        paused = Some(self.common.store.paused().await.map_err(StartError::Paused)?);
-                    }
-                    paused.as_mut().and_then(|paused| paused.remove(name))
+            let pause = if let Some(lane) = old {
+                lane.shared.paused()
+            } else {
+                if paused.is_none() {
+                    paused = Some(self.common.store.paused().await.map_err(StartError::Paused)?);
                 }
+                paused.as_mut().and_then(|paused| paused.remove(name))
             };
             let (clock, metrics) = (self.common.clock.clone(), self.common.metrics.clone());
             let target = Target { upstream: upstream.clone(), client, clock, metrics };

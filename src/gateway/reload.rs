@@ -207,7 +207,9 @@ impl Live {
         let swapped = tokio::task::spawn_blocking(move || gate.reload(&config, set));
         swapped.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let retired = parts.lanes.change(prepared);
-        swaps.into_iter().for_each(|swap| swap());
+        for swap in swaps {
+            swap();
+        }
         parts.health.set_smallest_tolerance(smallest_tolerance(&new));
         parts.failures.reload(new.sources.values().map(|source| &**source));
         self.running.store(new);
@@ -234,21 +236,8 @@ impl Live {
             if gone.is_empty() {
                 return;
             }
-            loop {
-                let _one_at_a_time = self.reloading.lock().await;
-                let mut left = self.leaving().clone();
-                for name in &gone {
-                    left.iter().position(|other| other == name).map(|at| left.swap_remove(at));
-                }
-                let names = self.running().upstreams.keys().cloned().chain(left.clone()).collect::<Vec<_>>();
-                match report_parked(names.into_iter(), &*self.parts.store).await {
-                    Ok(()) => {
-                        *self.leaving() = left;
-                        return;
-                    }
-                    Err(error) => tracing::warn!(%error, "failed to park what is left of upstreams that are gone"),
-                }
-                drop(_one_at_a_time);
+            while let Err(error) = self.park_left(&gone).await {
+                tracing::warn!(%error, "failed to park what is left of upstreams that are gone");
                 tokio::time::sleep(PARK_AGAIN).await;
             }
         };
@@ -257,6 +246,20 @@ impl Live {
             // The next start parks them.
             () = ending.cancelled() => {}
         }
+    }
+
+    async fn park_left(&self, gone: &[Name]) -> Result<(), StoreError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let mut left = self.leaving().clone();
+        for name in gone {
+            if let Some(at) = left.iter().position(|other| other == name) {
+                left.swap_remove(at);
+            }
+        }
+        let names: Vec<_> = self.running().upstreams.keys().chain(&left).cloned().collect();
+        report_parked(names.into_iter(), &*self.parts.store).await?;
+        *self.leaving() = left;
+        Ok(())
     }
 
     /// Begins to fetch the keys that nobody fetches yet.

@@ -178,7 +178,9 @@ impl Default for Metrics {
         registry.register("ready", "1 if /readyz answers 200", ready.clone());
         let reloads: Family<ByOutcome, Counter> = Family::default();
         // From the start, so that an alert never lacks its series.
-        RELOAD_OUTCOMES.into_iter().for_each(|outcome| drop(reloads.get_or_create(&ByOutcome { outcome })));
+        for outcome in RELOAD_OUTCOMES {
+            drop(reloads.get_or_create(&ByOutcome { outcome }));
+        }
         registry.register(
             "reloads",
             "Times that the configuration was loaded anew, by what came of it",

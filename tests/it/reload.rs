@@ -4,17 +4,27 @@
 mod binary;
 mod load;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
 
 use hookward::{
+    config::Config,
     config::{self, LoadOptions},
-    gateway::{Gateway, Origin},
+    gateway::{Gateway, Origin, Reloadable, Swap},
     time::{Clock, Wall},
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{NOW_S, Reply, Upstream, World, configuration, request};
+use crate::{
+    remote_keys,
+    world::{NOW_S, Reply, Upstream, World, configuration, request, within},
+};
 
 const SECRET: &str = "reload-canary-0123456789";
 
@@ -189,7 +199,7 @@ async fn an_upstream_goes_only_by_force_while_deliveries_wait_and_they_go_on_whe
 
     let (status, answer) = gateway.ask("{\"force\":true}").await;
     assert_eq!((status, answer["outcome"].as_str()), (200, Some("applied")));
-    crate::world::within("the deliveries to be parked", async {
+    within("the deliveries to be parked", async {
         while gateway.upstream_row("side").await["parked"] != 3 {
             tokio::task::yield_now().await;
         }
@@ -229,4 +239,95 @@ async fn a_path_that_is_gone_gets_503_for_two_days_even_over_a_restart() {
     gateway.write(&(a + &b));
     gateway.reload().await;
     assert_eq!(gateway.world.post("/hooks/b", &[], b"").await.status, 401, "it is back");
+}
+
+#[tokio::test]
+async fn fetched_keys_stay_until_they_are_to_come_from_elsewhere() {
+    let (published, other) = (remote_keys::key(), remote_keys::key());
+    let (keys, elsewhere) = (Upstream::start().await, Upstream::start().await);
+    keys.script([remote_keys::set(&[&published])]);
+    elsewhere.script([remote_keys::set(&[&other])]);
+    let gateway = Reloading::start(&remote_keys::source(&keys.url(), "")).await;
+    gateway.world.until_metric("hookward_remote_keys{source=\"discord\"}", 1).await;
+
+    gateway.write(&remote_keys::source(&keys.url(), "allow = [\"127.0.0.0/8\"]\n"));
+    gateway.reload().await;
+    assert_eq!(remote_keys::sent(&gateway.world, &published).await.ack().0, "accepted");
+    assert_eq!(keys.received().len(), 1, "a reload fetches nothing that is there");
+
+    gateway.write(&remote_keys::source(&elsewhere.url(), ""));
+    gateway.reload().await;
+    elsewhere.wait_for(1).await;
+    within("the other key to count", async {
+        while remote_keys::sent(&gateway.world, &other).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(remote_keys::sent(&gateway.world, &published).await.status, 401, "the old ones count no more");
+}
+
+/// A part that notes what it was given, or says that it cannot take it.
+#[derive(Debug, Default)]
+struct Part {
+    is_broken: AtomicBool,
+    given: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Reloadable for Part {
+    fn prepare(&self, config: &Config) -> Result<Swap, String> {
+        if self.is_broken.load(SeqCst) {
+            return Err("failed to read tls.crt".to_owned());
+        }
+        let (given, status) = (self.given.clone(), config.server.unknown_path);
+        Ok(Box::new(move || given.lock().expect("not poisoned").push(status)))
+    }
+}
+
+#[tokio::test]
+async fn another_part_takes_part_and_if_it_cannot_nothing_changes() {
+    let base = with_secret("a", "upstream = \"up\"");
+    let gateway = Reloading::start(&base).await;
+    let part = Arc::new(Part::default());
+    gateway.world.gateway.live().add(part.clone());
+    let text = std::fs::read_to_string(&gateway.file).expect("text");
+    gateway.write_as(&text.replace("[server]\n", "[server]\nunknown_path = 503\n"));
+    part.is_broken.store(true, SeqCst);
+    let (status, answer) = gateway.ask("{}").await;
+    assert_eq!((status, answer["outcome"].as_str()), (422, Some("invalid")));
+    assert_eq!(answer["why"], "failed to read tls.crt");
+    assert_eq!(gateway.world.post("/nowhere", &[], b"").await.status, 404);
+    assert!(part.given.lock().expect("not poisoned").is_empty());
+
+    part.is_broken.store(false, SeqCst);
+    gateway.reload().await;
+    assert_eq!(*part.given.lock().expect("not poisoned"), [503]);
+    assert_eq!(gateway.world.post("/nowhere", &[], b"").await.status, 503);
+}
+
+#[tokio::test]
+async fn an_upstream_that_stays_keeps_its_breaker_and_one_that_changes_begins_anew() {
+    let at = |timeout: &str| {
+        with_secret("a", "upstream = \"gone\"")
+            + &format!(
+                "[upstreams.gone]\nurl = \"http://127.0.0.1:1/\"\ntimeout = \"{timeout}\"\nbreaker = {{ failures = 1 }}\n"
+            )
+    };
+    let gateway = Reloading::start(&at("5s")).await;
+    assert_eq!(gateway.send("a", "{\"id\":1}").await.status, 200);
+    gateway.world.until_metric("hookward_breaker{upstream=\"gone\"}", 2).await;
+    gateway.write(&(at("5s") + &with_secret("b", "upstream = \"up\"")));
+    gateway.reload().await;
+    assert_eq!(gateway.upstream_row("gone").await["breaker_opened_total"], 1);
+    assert_eq!(gateway.upstream_row("gone").await["breaker"], "open");
+    gateway.write(
+        &at("6s").replace(
+            "127.0.0.1:1/",
+            &format!("{}/", gateway.world.upstream.url().split('/').nth(2).expect("an address")),
+        ),
+    );
+    gateway.reload().await;
+    gateway.world.settled().await;
+    assert_eq!(gateway.world.upstream.received().len(), 1, "it is tried at the new address");
+    assert_eq!(gateway.upstream_row("gone").await["breaker"], "closed");
 }

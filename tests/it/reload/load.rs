@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     net::SocketAddr,
     sync::{
         Arc,
@@ -54,7 +55,7 @@ impl Load {
                     let body = format!("{{\"id\":\"{client}-{count}\"}}");
                     let mut head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", body.len());
                     for (name, value) in sign("partssource", &secret, body.as_bytes(), NOW_S) {
-                        head += &format!("{name}: {value}\r\n");
+                        let _ = write!(head, "{name}: {value}\r\n");
                     }
                     stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.expect("the connection is open");
                     let reply = within("an answer", read_reply(&mut stream)).await;
@@ -183,7 +184,8 @@ async fn upstreams_come_go_and_change_under_load_and_each_gets_its_own_once() {
         let row = gateway.upstream_row(name).await;
         assert_eq!((&row["parked"], &row["dead"], &row["due"]), (&0.into(), &0.into(), &0.into()), "{row:#}");
     }
-    let delivered = |row: serde_json::Value| row["delivered"].as_u64().expect("a number") as usize;
+    let delivered =
+        |row: serde_json::Value| usize::try_from(row["delivered"].as_u64().expect("a number")).expect("few");
     let (moving, side, up) = (
         delivered(gateway.upstream_row("moving").await),
         delivered(gateway.upstream_row("side").await),
