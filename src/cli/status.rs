@@ -240,6 +240,8 @@ mod tests {
         insta::assert_snapshot!(render(&status), @r"
         NOT READY, version 0.1.0, up 1h2m5s
           store: store is full:\u{1b}[2J disk
+        configuration: what was loaded at 2026-11-21T08:00:00.000Z is in force; at 2026-11-21T09:00:00.000Z it was invalid: the file has 2 errors
+        configuration: needs a restart: server.listen, store.path
         store: 1.1 MiB of 10.0 GiB, 7 events, 14 keys; os: survives a crash, not a power cut
         store: restored from a backup at 2026-11-20T08:00:00.000Z
         store: damaged rows found since the start: 1; run `hookward store verify -c FILE`

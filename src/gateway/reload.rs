@@ -126,7 +126,7 @@ impl Live {
         self.shown().files = files;
         let Some(new) = config else {
             log_invalid(&problems);
-            let why = format!("the file has {} errors: `hookward diff` shows them", problems.errors());
+            let why = format!("errors in the file: {}; `hookward diff` shows them", problems.errors());
             return Ok(invalid(why, problems.render(false)));
         };
         let running = self.running();
