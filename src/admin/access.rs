@@ -12,14 +12,19 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts, uri::Authority};
 
-use super::answer::Problem;
+use super::{Tokens, answer::Problem};
 use crate::config::model::{AdminToken, Role};
 
 /// The rule of one listener.
-#[derive(Debug)]
 pub(super) struct Access {
     listen: SocketAddr,
-    tokens: Vec<AdminToken>,
+    tokens: Tokens,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("listen", &self.listen).finish_non_exhaustive()
+    }
 }
 
 /// Who was let in, for the audit log.
@@ -27,42 +32,50 @@ pub(super) struct Access {
 pub(super) enum Caller {
     /// On loopback without tokens.
     Loopback,
-    /// With the token at this place in the configuration, counted from 1.
-    Token(usize),
+    /// With the token at this place in the configuration, counted from 1, and its role.
+    Token(usize, Role),
+}
+
+impl Caller {
+    /// Whether who was let in may change things.
+    pub(super) fn may_operate(self) -> bool {
+        match self {
+            Self::Loopback => true,
+            Self::Token(_, role) => role == Role::Operate,
+        }
+    }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Loopback => f.write_str("loopback"),
-            Self::Token(number) => write!(f, "token-{number}"),
+            Self::Token(number, _) => write!(f, "token-{number}"),
         }
     }
 }
 
 impl Access {
-    pub(super) fn new(listen: SocketAddr, tokens: Vec<AdminToken>) -> Self {
+    pub(super) fn new(listen: SocketAddr, tokens: Tokens) -> Self {
         Self { listen, tokens }
     }
 
     /// Lets a request in that needs `role`, or says why not.
     pub(super) fn check(&self, request: &Parts, role: Role) -> Result<Caller, Problem> {
-        self.check_browser(request)?;
-        if self.tokens.is_empty() { Ok(Caller::Loopback) } else { self.check_token(&request.headers, role) }
-    }
-
-    /// Whether who was let in may change things.
-    pub(super) fn may_operate(&self, caller: Caller) -> bool {
-        match caller {
-            Caller::Loopback => true,
-            Caller::Token(number) => self.tokens.get(number - 1).is_some_and(|token| token.role == Role::Operate),
-        }
+        // One look for the whole of a request: a reload may change them.
+        let tokens = (self.tokens)();
+        self.check_browser_with(request, tokens.is_empty())?;
+        if tokens.is_empty() { Ok(Caller::Loopback) } else { check_token(&tokens, &request.headers, role) }
     }
 
     /// Whether a browser could be tricked into this request, or into reading its answer for somebody else.
     pub(super) fn check_browser(&self, request: &Parts) -> Result<(), Problem> {
+        self.check_browser_with(request, (self.tokens)().is_empty())
+    }
+
+    fn check_browser_with(&self, request: &Parts, is_without_tokens: bool) -> Result<(), Problem> {
         let host = host(request);
-        if self.tokens.is_empty() {
+        if is_without_tokens {
             if !self.listen.ip().is_loopback() {
                 return Err(forbidden(
                     "token_required",
@@ -102,26 +115,6 @@ impl Access {
             || matches!(name, "127.0.0.1" | "[::1]")
             || address.is_ok_and(|address| address == self.listen.ip())
     }
-
-    fn check_token(&self, headers: &HeaderMap, role: Role) -> Result<Caller, Problem> {
-        let Some(candidate) = bearer(headers) else {
-            return Err(unauthorized("token_missing", "this needs a token"));
-        };
-        // Every token is compared, so that the time does not tell which one it was.
-        let mut found = None;
-        for (index, token) in self.tokens.iter().enumerate() {
-            if token.token.matches(candidate) {
-                found = found.max(Some((token.role, index + 1)));
-            }
-        }
-        match found {
-            None => Err(unauthorized("token_unknown", "this token is not one of those configured")),
-            Some((has, _)) if has < role => {
-                Err(forbidden("role_too_low", "this token may only read", "use a token whose role is \"operate\""))
-            }
-            Some((_, number)) => Ok(Caller::Token(number)),
-        }
-    }
 }
 
 /// The one authority that the request names; `None` if there is none, several, or one that is malformed.
@@ -145,6 +138,26 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = lines.next()?.as_bytes();
     let (scheme, token) = value.split_at_checked("bearer ".len())?;
     (lines.next().is_none() && scheme.eq_ignore_ascii_case(b"bearer ")).then(|| token.trim_ascii())
+}
+
+fn check_token(tokens: &[AdminToken], headers: &HeaderMap, role: Role) -> Result<Caller, Problem> {
+    let Some(candidate) = bearer(headers) else {
+        return Err(unauthorized("token_missing", "this needs a token"));
+    };
+    // Every token is compared, so that the time does not tell which one it was.
+    let mut found = None;
+    for (index, token) in tokens.iter().enumerate() {
+        if token.token.matches(candidate) {
+            found = found.max(Some((token.role, index + 1)));
+        }
+    }
+    match found {
+        None => Err(unauthorized("token_unknown", "this token is not one of those configured")),
+        Some((has, _)) if has < role => {
+            Err(forbidden("role_too_low", "this token may only read", "use a token whose role is \"operate\""))
+        }
+        Some((role, number)) => Ok(Caller::Token(number, role)),
+    }
 }
 
 fn unauthorized(code: &'static str, detail: &str) -> Problem {
@@ -177,9 +190,9 @@ mod tests {
     }
 
     fn on(listen: &str, tokens: &[(&str, Role)]) -> Access {
-        let tokens =
+        let tokens: Vec<_> =
             tokens.iter().map(|(token, role)| AdminToken { token: Secret::new(*token), role: *role }).collect();
-        Access::new(listen.parse().expect("an address"), tokens)
+        Access::new(listen.parse().expect("an address"), Box::new(move || tokens.clone()))
     }
 
     #[test]
@@ -223,9 +236,9 @@ mod tests {
     fn a_token_is_needed_and_its_role_decides() {
         let access = on("10.0.0.1:9900", &[("reader", Role::Read), ("operator", Role::Operate)]);
         let ask = |authorization: &str, role| verdict(&access, &[("authorization", authorization)], role);
-        assert_eq!(ask("Bearer reader", Role::Read), Ok(Caller::Token(1)));
+        assert_eq!(ask("Bearer reader", Role::Read), Ok(Caller::Token(1, Role::Read)));
         assert_eq!(ask("Bearer reader", Role::Operate), Err("role_too_low"));
-        assert_eq!(ask("bearer  operator", Role::Operate), Ok(Caller::Token(2)));
+        assert_eq!(ask("bearer  operator", Role::Operate), Ok(Caller::Token(2, Role::Operate)));
         for wrong in ["Bearer operato", "Bearer operatorx", "Bearer ", "Bearer reader,operator"] {
             assert_eq!(ask(wrong, Role::Read), Err("token_unknown"), "{wrong}");
         }
@@ -240,6 +253,6 @@ mod tests {
     fn a_token_configured_with_both_roles_may_do_what_the_greater_one_may() {
         let access = on("127.0.0.1:1", &[("same", Role::Operate), ("same", Role::Read)]);
         let headers = [("host", "anything"), ("authorization", "Bearer same")];
-        assert_eq!(verdict(&access, &headers, Role::Operate), Ok(Caller::Token(1)));
+        assert_eq!(verdict(&access, &headers, Role::Operate), Ok(Caller::Token(1, Role::Operate)));
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Entry {
     pub(super) rate: Option<u32>,
     pub(super) dry_run: bool,
     pub(super) count: Option<u64>,
+    /// What came of a reload.
+    pub(super) outcome: Option<&'static str>,
     /// Nobody, if the caller was not let in.
     pub(super) by: Option<Caller>,
 }
@@ -43,6 +45,7 @@ impl Entry {
             rate = self.rate,
             dry_run = self.dry_run.then_some(true),
             count = self.count,
+            outcome = self.outcome,
             by = self.by.map(tracing::field::display),
             code = refused.map(Problem::code),
             "{what}"

@@ -47,7 +47,7 @@ pub(super) async fn show(admin: &Admin, caller: Caller, id: EventId) -> Result<A
     let Shown { event, deliveries, keys, body_removed } = find(admin, id).await?;
     let head = &event.head;
     let hidden = (admin.hidden)(&head.source);
-    let may_operate = admin.access.may_operate(caller);
+    let may_operate = caller.may_operate();
     let may_see_all = may_operate || hidden.as_ref().is_some_and(|rule| rule.pointers.is_empty());
     let may_see_keys = may_operate || hidden.as_ref().is_some_and(redact::Hidden::is_empty);
     let hides_header = |name: &str| hidden.as_ref().is_some_and(|rule| rule.has_header(name));
@@ -101,7 +101,7 @@ pub(super) async fn body(admin: &Admin, caller: Caller, id: EventId) -> Result<A
     let shown = find(admin, id).await?;
     let source = &shown.event.head.source;
     if (admin.hidden)(source).is_none_or(|rule| !rule.pointers.is_empty()) {
-        let refused = (!admin.access.may_operate(caller)).then(|| {
+        let refused = (!caller.may_operate()).then(|| {
             let help =
                 "GET /api/v1/events/{id} shows what may be seen; for all of it, use a token whose role is \"operate\"";
             Problem::new(StatusCode::FORBIDDEN, "role_too_low", "this token may not see the whole body", help)

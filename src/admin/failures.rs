@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -48,23 +48,37 @@ pub type NotExplained = Box<dyn Fn(&str) -> u64 + Send + Sync>;
 /// What is known of refusals.
 pub struct FailureLog {
     /// The configured sources, and what of each is hidden if its refusals are explained.
-    sources: BTreeMap<String, Option<Hidden>>,
+    sources: Mutex<BTreeMap<String, Option<Hidden>>>,
     kept: Mutex<BTreeMap<String, VecDeque<FailureRow>>>,
     not_explained: NotExplained,
 }
 
 impl fmt::Debug for FailureLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.sources.keys()).finish()
+        f.debug_set().entries(self.sources().keys()).finish()
     }
 }
 
 impl FailureLog {
     /// An empty one for these sources.
     pub fn new<'s>(sources: impl Iterator<Item = &'s Source>, not_explained: NotExplained) -> Arc<Self> {
+        let log = Self { sources: Mutex::default(), kept: Mutex::default(), not_explained };
+        log.reload(sources);
+        Arc::new(log)
+    }
+
+    /// These are the sources from now on. What was kept of one stays, if its refusals are still explained and no more is
+    /// hidden of it: what was shown is not shown any more where it is to be hidden.
+    pub fn reload<'s>(&self, sources: impl Iterator<Item = &'s Source>) {
         let hidden = |source: &Source| source.explain.then(|| Hidden::of(source));
-        let sources = sources.map(|source| (source.name.to_string(), hidden(source))).collect();
-        Arc::new(Self { sources, kept: Mutex::default(), not_explained })
+        let sources: BTreeMap<_, _> = sources.map(|source| (source.name.to_string(), hidden(source))).collect();
+        let before = std::mem::replace(&mut *self.sources(), sources.clone());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|name, _| sources.get(name).is_some_and(|now| now.is_some() && before.get(name) == Some(now)));
+    }
+
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<String, Option<Hidden>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out what is handed over, one after another, until nobody hands over any more.
@@ -83,7 +97,8 @@ impl FailureLog {
     /// Those sources that anything is known of.
     pub(super) fn counts(&self) -> Vec<FailureCount> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let explained = self.sources.iter().filter(|(_, hidden)| hidden.is_some());
+        let sources = self.sources().clone();
+        let explained = sources.iter().filter(|(_, hidden)| hidden.is_some());
         let counts = explained.map(|(source, _)| {
             let rows = kept.get(source);
             FailureCount {
@@ -99,8 +114,9 @@ impl FailureLog {
 
 pub(super) fn list(admin: &Admin, caller: Caller, source: &str) -> Result<Answer, Problem> {
     let log = &admin.failures;
-    let Some(hidden) = log.sources.get(source) else {
-        let known = log.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let sources = log.sources().clone();
+    let Some(hidden) = sources.get(source) else {
+        let known = sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let detail = format!("source `{source}` is not configured");
         return Err(Problem::new(StatusCode::NOT_FOUND, "source_unknown", detail, format!("configured are: {known}")));
     };
@@ -111,7 +127,7 @@ pub(super) fn list(admin: &Admin, caller: Caller, source: &str) -> Result<Answer
     };
     let kept = log.kept.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
     let mut failures: Vec<_> = kept.into_iter().flatten().collect();
-    if !hidden.pointers.is_empty() && !admin.access.may_operate(caller) {
+    if !hidden.pointers.is_empty() && !caller.may_operate() {
         for failure in &mut failures {
             failure.body.sha256 = None;
         }

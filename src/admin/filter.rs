@@ -26,7 +26,7 @@ const VALUE_CHARS_MAX: usize = 256;
 /// The filter with its times made absolute and its key in digits, so that it means the same tomorrow.
 pub(super) async fn freeze(admin: &Admin, caller: Caller, filter: EventFilter) -> Result<EventFilter, Problem> {
     let mut filter = absolute(filter, admin.clock.wall())?;
-    if let Some(part) = hidden_parts(admin, &filter).first().filter(|_| !admin.access.may_operate(caller)) {
+    if let Some(part) = hidden_parts(admin, &filter).first().filter(|_| !caller.may_operate()) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "role_too_low",
@@ -82,7 +82,8 @@ pub(super) fn shown(admin: &Admin, filter: &EventFilter) -> EventFilter {
 /// looked for by operators only; its types and attempt ids are shown, by which alone what is left of it can be found.
 fn hidden_parts(admin: &Admin, filter: &EventFilter) -> Vec<&'static str> {
     let rule = filter.source.as_deref().and_then(|source| (admin.hidden)(source));
-    let of_label = if filter.source.is_none() { Some(&admin.hidden_anywhere) } else { rule.as_ref() };
+    let anywhere = filter.source.is_none().then(|| (admin.hidden_anywhere)());
+    let of_label = anywhere.as_ref().or(rule.as_ref());
     let in_body = |pointer: &String| {
         rule.as_ref().is_none_or(|rule| rule.pointers.iter().any(|hidden| redact::touches(hidden, pointer)))
     };

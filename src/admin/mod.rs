@@ -19,6 +19,7 @@
 //! GET  /api/v1/operations/{id}        how far it got; role read
 //! POST /api/v1/operations/{id}/stop, resume
 //! POST /api/v1/upstreams/{name}/pause, resume
+//! POST /api/v1/reload                 {"dry_run": true, "force": true}, optional: loads the configuration anew
 //! GET  /api/v1/sources/{name}/failures  why webhooks were refused; role read
 //! ```
 //!
@@ -35,6 +36,7 @@ pub mod openapi;
 mod operations;
 mod query;
 mod redact;
+mod reload;
 mod route;
 mod serve;
 mod status;
@@ -116,6 +118,15 @@ pub type EventKeys = Box<dyn Fn(&str, &str) -> Result<Vec<Key>, String> + Send +
 pub type SetPaused = Box<dyn Fn(String, Option<Pause>) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
 /// The secrets that wait for an operator; `None` if they cannot be listed.
 pub type PendingSecrets = Box<dyn Fn() -> BoxFuture<'static, Option<Vec<api::PendingSecretRow>>> + Send + Sync>;
+/// `[admin] tokens`, asked for with every request: a reload may change them.
+pub type Tokens = Box<dyn Fn() -> Vec<AdminToken> + Send + Sync>;
+/// Loads the configuration anew.
+pub type Reload =
+    Box<dyn Fn(api::ReloadRequest) -> BoxFuture<'static, Result<api::ReloadAnswer, StoreError>> + Send + Sync>;
+/// Which configuration is in force.
+pub type ConfigState = Box<dyn Fn() -> api::ConfigRow + Send + Sync>;
+/// What any of the configured sources redacts.
+pub type HiddenAnywhere = Box<dyn Fn() -> Hidden + Send + Sync>;
 /// Told after the store has forgotten the keys of these events, so that the guard forgets them too.
 pub type Forgotten = Arc<dyn Fn(&[EventId]) + Send + Sync>;
 
@@ -124,7 +135,7 @@ pub struct Given {
     /// The address of the listener: without tokens, only loopback answers.
     pub listen: SocketAddr,
     /// `[admin] tokens`.
-    pub tokens: Vec<AdminToken>,
+    pub tokens: Tokens,
     /// The store.
     pub store: Arc<dyn EventStore>,
     /// The health of the process.
@@ -144,11 +155,15 @@ pub struct Given {
     /// What is redacted.
     pub hidden: HiddenOf,
     /// What any of the configured sources redacts.
-    pub hidden_anywhere: Hidden,
+    pub hidden_anywhere: HiddenAnywhere,
     /// What the provider's own ids lead to.
     pub event_keys: EventKeys,
     /// Pauses upstreams.
     pub set_paused: SetPaused,
+    /// Loads the configuration anew.
+    pub reload: Reload,
+    /// Which configuration is in force.
+    pub config: ConfigState,
     /// Secrets that wait for an operator.
     pub pending_secrets: PendingSecrets,
     /// Told of every event whose keys were freed.
@@ -171,9 +186,11 @@ pub struct Admin {
     store_facts: StoreFacts,
     is_signature: IsSignature,
     hidden: HiddenOf,
-    hidden_anywhere: Hidden,
+    hidden_anywhere: HiddenAnywhere,
     event_keys: EventKeys,
     set_paused: SetPaused,
+    reload: Reload,
+    config: ConfigState,
     pending_secrets: PendingSecrets,
     forgotten: Forgotten,
     operations: Arc<Operations>,
@@ -204,6 +221,8 @@ impl Admin {
             hidden_anywhere: given.hidden_anywhere,
             event_keys: given.event_keys,
             set_paused: given.set_paused,
+            reload: given.reload,
+            config: given.config,
             pending_secrets: given.pending_secrets,
             forgotten: given.forgotten,
             operations: given.operations,
@@ -308,7 +327,7 @@ where
         Change::Act(_, id) => entry.event = Some(*id),
         Change::Stop(id) | Change::Resume(id) => entry.operation = Some(*id),
         Change::Pause(_, name) => entry.upstream = Some(name.clone()),
-        Change::Begin => {}
+        Change::Begin | Change::Reload => {}
     }
     let caller = admin.access.check(head, Role::Operate)?;
     entry.by = Some(caller);
@@ -317,6 +336,7 @@ where
     match change {
         Change::Act(action, id) => events::act(admin, entry, action, id, headers, &body).await,
         Change::Begin => operations::begin(admin, entry, caller, headers, &body).await,
+        Change::Reload => reload::reload(admin, entry, headers, &body).await,
         Change::Stop(id) => operations::stop(admin, caller, id, headers, &body).await,
         Change::Resume(id) => operations::resume(admin, id, headers, &body).await,
         Change::Pause(pausing, name) => upstreams::pause(admin, entry, caller, pausing, &name, headers, &body).await,

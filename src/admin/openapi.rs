@@ -45,6 +45,7 @@ mod tests {
                 Resource::Operations | Resource::Change(Change::Begin) => "/api/v1/operations".to_owned(),
                 Resource::Operation(_) => "/api/v1/operations/{id}".to_owned(),
                 Resource::Change(Change::Act(action, _)) => format!("/api/v1/events/{{id}}/{}", action.name()),
+                Resource::Change(Change::Reload) => "/api/v1/reload".to_owned(),
                 Resource::Change(Change::Stop(_)) => "/api/v1/operations/{id}/stop".to_owned(),
                 Resource::Change(Change::Resume(_)) => "/api/v1/operations/{id}/resume".to_owned(),
                 Resource::Change(Change::Pause(Pausing::Pause, _)) => "/api/v1/upstreams/{name}/pause".to_owned(),
@@ -53,7 +54,7 @@ mod tests {
         }
     }
     /// The probes, and as many as the match has arms for resources, where one stands for every action.
-    const PATHS: usize = 3 + 13 + Action::ALL.len();
+    const PATHS: usize = 3 + 14 + Action::ALL.len();
 
     #[test]
     fn the_description_and_the_routes_have_the_same_paths_and_methods() {

@@ -46,6 +46,8 @@ pub(super) enum Change {
     Resume(EventId),
     /// Deliveries to an upstream wait, or go on.
     Pause(Pausing, String),
+    /// The configuration is loaded anew.
+    Reload,
 }
 
 /// What an operator can do to an event.
@@ -90,6 +92,7 @@ impl Change {
             Self::Resume(_) => "operation_resume",
             Self::Pause(Pausing::Pause, _) => "upstream_pause",
             Self::Pause(Pausing::Resume, _) => "upstream_resume",
+            Self::Reload => "reload",
         }
     }
 }
@@ -129,6 +132,7 @@ impl Route {
         let steps: Vec<&str> = rest.split('/').collect();
         match *steps.as_slice() {
             ["status"] => seen(Resource::Status),
+            ["reload"] => posted(Change::Reload),
             ["openapi.json"] => seen(Resource::OpenApi),
             ["events"] => seen(Resource::Events),
             ["events", id] => seen(Resource::Event(event(id)?)),

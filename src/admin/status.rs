@@ -114,6 +114,7 @@ fn health(admin: &Admin, counts: Option<Counts>) -> HealthDetail {
             draining: check("draining"),
         },
         counts,
+        config: (admin.config)(),
     }
 }
 

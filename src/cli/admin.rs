@@ -47,10 +47,21 @@ pub(super) struct Connect {
     token_file: Option<PathBuf>,
 }
 
+impl Connect {
+    /// Whether the address and the token come from a configuration, whose warnings are shown by then.
+    pub(super) fn has_config(&self) -> bool {
+        self.config.is_some()
+    }
+}
+
+/// The configuration that was given is wrong. Its problems are shown by then.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not usable; give --admin-url and --token-file instead")]
+pub(super) struct Unusable(String);
+
 /// The address and the token of the admin listener, from a configuration.
 fn admin_from_config(path: &Path) -> anyhow::Result<(SocketAddr, Option<Secret>)> {
-    let config = super::load_config(path)
-        .with_context(|| format!("{} is not usable; give --admin-url and --token-file instead", path.display()))?;
+    let config = super::load_config(path).ok_or_else(|| Unusable(path.display().to_string()))?;
     // The strongest token there is: the gateway says so if that is not enough.
     let token = config.admin.tokens.into_iter().max_by_key(|token| token.role).map(|token| token.token);
     Ok((config.admin.listen, token))
@@ -90,6 +101,13 @@ impl Gateway {
     /// `POST` of JSON, or of nothing, read as JSON.
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: Option<String>) -> anyhow::Result<T> {
         self.json(self.request(Method::POST, path, body.unwrap_or_default().into())?).await
+    }
+
+    /// As [`Gateway::post`], where a refusal (409, 422) says as much as an answer.
+    pub(super) async fn post_for_outcome<T: DeserializeOwned>(&self, path: &str, body: String) -> anyhow::Result<T> {
+        let answer = self.send(self.request(Method::POST, path, body.into())?).await?;
+        let is_outcome = matches!(answer.status(), StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY);
+        self.read_if(answer, |status| status.is_success() || is_outcome).await
     }
 
     /// `GET`, written to stdout as it comes.
@@ -146,6 +164,14 @@ impl Gateway {
     }
 
     async fn read<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> anyhow::Result<T> {
+        self.read_if(answer, |status| status.is_success()).await
+    }
+
+    async fn read_if<T: DeserializeOwned>(
+        &self,
+        answer: Response<Incoming>,
+        is_read: impl Fn(StatusCode) -> bool,
+    ) -> anyhow::Result<T> {
         let at = &self.authority;
         let status = answer.status();
         let collected = timeout(ANSWER_TIMEOUT, Limited::new(answer.into_body(), JSON_BYTES_MAX).collect()).await;
@@ -153,7 +179,7 @@ impl Gateway {
             .with_context(|| format!("{at} stopped answering"))?
             .map_err(|error| anyhow!("failed to read the answer of {at}: {error}"))?
             .to_bytes();
-        if status.is_success() {
+        if is_read(status) {
             return serde_json::from_slice(&body).with_context(|| {
                 format!("what listens at {at} is no gateway, or one of another version: give --admin-url or -c FILE")
             });

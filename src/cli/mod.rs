@@ -5,11 +5,13 @@
 mod admin;
 mod check;
 mod demo;
+mod diff;
 mod echo;
 mod events;
 mod operations;
 mod print;
 mod providers;
+mod reload;
 mod send;
 mod serve;
 mod sign;
@@ -24,7 +26,7 @@ use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    config::{self, Config, LoadOptions},
+    config::{self, Config, Files, LoadOptions},
     http::passed::Passed,
 };
 
@@ -60,6 +62,8 @@ enum Command {
     Operations(operations::Args),
     Upstreams(upstreams::Args),
     Status(status::Args),
+    Reload(reload::Args),
+    Diff(diff::Args),
     Store(store::Args),
 }
 
@@ -83,6 +87,8 @@ pub async fn run(passed: Passed) -> ExitCode {
         Command::Operations(args) => operations::run(args).await,
         Command::Upstreams(args) => upstreams::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Reload(args) => reload::run(args).await,
+        Command::Diff(args) => diff::run(args).await,
         Command::Store(args) => store::run(args).await,
     };
     outcome.unwrap_or_else(|error| failed(&error))
@@ -96,11 +102,16 @@ pub fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// The configuration in a file. Problems go to standard error, warnings too; `None` if there is an error.
 fn load_config(path: &Path) -> Option<Config> {
+    load_with_files(path).map(|(config, _)| config)
+}
+
+/// As [`load_config`], with the files that it is made of.
+fn load_with_files(path: &Path) -> Option<(Config, Files)> {
     let loaded = config::load(path, &LoadOptions::default());
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     eprint!("{}", loaded.problems.render(color));
     if loaded.config.is_none() {
         eprintln!("{} is not usable: see above", path.display());
     }
-    loaded.config
+    Some((loaded.config?, loaded.files))
 }

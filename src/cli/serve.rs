@@ -7,7 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CONFIGURATION, FAILED};
 use crate::{
-    gateway::{Gateway, notify},
+    admin::api::ReloadRequest,
+    config::LoadOptions,
+    gateway::{Gateway, Origin, notify},
     http::passed::Passed,
     telemetry,
     time::Clock,
@@ -18,6 +20,7 @@ use crate::{
 /// Starts if the configuration is right, and says everything that is wrong with it if not (exit code 78). SIGTERM
 /// or Ctrl-C drains: not ready at once, listeners closed after server.drain_delay, the rest ended at
 /// server.drain_timeout. A second signal exits at once. While the process before it still has the store, it waits.
+/// SIGHUP loads the configuration anew, as `hookward reload` does.
 ///
 /// Under systemd: takes the sockets that are passed to it ("systemd" in server.listen), tells when it is ready, reloads
 /// and stops, and feeds the watchdog.
@@ -33,17 +36,26 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, passed: Passed) -> anyhow::Result<ExitCode> {
-    let Some(config) = super::load_config(&args.config) else {
+    let Some((config, files)) = super::load_with_files(&args.config) else {
         return Ok(ExitCode::from(CONFIGURATION));
     };
     telemetry::log::init(config.log.format, &config.log.level)?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
+    let origin = Origin { path: args.config, options: LoadOptions::default(), files };
     let gateway = tokio::select! {
-        started = Gateway::start_with(config, Clock::system(), passed) => started?,
+        started = Gateway::start_from(config, Some(origin), Clock::system(), passed) => started?,
         _ = terminate.recv() => anyhow::bail!("told to end before it was up"),
         _ = interrupt.recv() => anyhow::bail!("told to end before it was up"),
     };
+    let live = gateway.live().clone();
+    // It ends with the process. What comes of each reload is in the log.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let _ = live.reload(ReloadRequest::default()).await;
+        }
+    });
     notify::ready();
     let watchdog = tokio::spawn(gateway.watchdog());
     let code = serve(gateway, &mut terminate, &mut interrupt).await;

@@ -7,7 +7,7 @@ use super::{
     print::{age, print, print_json, size, table},
 };
 use crate::{
-    admin::api::{Status, UpstreamRow},
+    admin::api::{ConfigRow, ReloadRow, Status, UpstreamRow},
     document::format_duration,
     telemetry::log::escaped,
 };
@@ -46,6 +46,7 @@ fn render(status: &Status) -> String {
     for reason in &status.health.reasons {
         let _ = writeln!(out, "  {}: {}", escaped(&reason.code), escaped(&reason.detail));
     }
+    out.push_str(&configuration(&status.health.config));
     match &status.health.counts {
         Some(counts) => {
             let (events, keys, bytes) = (counts.events, counts.keys, size(counts.bytes));
@@ -126,6 +127,21 @@ fn render(status: &Status) -> String {
     out
 }
 
+/// Says only what somebody has to do something about.
+fn configuration(config: &ConfigRow) -> String {
+    let mut out = String::new();
+    if let Some(ReloadRow { at, outcome, why: Some(why) }) = &config.last_reload {
+        let (at, outcome, why, loaded) = (escaped(at), outcome.name(), escaped(why), escaped(&config.loaded_at));
+        let _ =
+            writeln!(out, "configuration: what was loaded at {loaded} is in force; at {at} it was {outcome}: {why}");
+    }
+    if !config.restart.is_empty() {
+        let keys = config.restart.iter().map(|key| escaped(key)).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "configuration: needs a restart: {keys}");
+    }
+    out
+}
+
 /// Percent of what it may hold from which on it is said: the largest event may be refused already.
 const NEARLY: u64 = 90;
 
@@ -155,7 +171,7 @@ fn row(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::admin::api::{
-        Checks, Counts, FailureCount, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, StoreRow,
+        Checks, Counts, FailureCount, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, ReloadOutcome, StoreRow,
     };
 
     #[test]
@@ -169,6 +185,15 @@ mod tests {
                 reasons: vec![ReasonRow { code: "store".into(), detail: "store is full:\u{1b}[2J disk".into() }],
                 checks: Checks { listener: ok(), store: ok(), clock: ok(), draining: ok() },
                 counts: Some(Counts { events: 7, keys: 14, bytes: 1_258_291, ..Counts::default() }),
+                config: ConfigRow {
+                    loaded_at: "2026-11-21T08:00:00.000Z".into(),
+                    last_reload: Some(ReloadRow {
+                        at: "2026-11-21T09:00:00.000Z".into(),
+                        outcome: ReloadOutcome::Invalid,
+                        why: Some("the file has 2 errors".into()),
+                    }),
+                    restart: vec!["server.listen".into(), "store.path".into()],
+                },
             },
             upstreams: vec![UpstreamRow {
                 name: "orders".into(),
@@ -215,6 +240,8 @@ mod tests {
         insta::assert_snapshot!(render(&status), @r"
         NOT READY, version 0.1.0, up 1h2m5s
           store: store is full:\u{1b}[2J disk
+        configuration: what was loaded at 2026-11-21T08:00:00.000Z is in force; at 2026-11-21T09:00:00.000Z it was invalid: the file has 2 errors
+        configuration: needs a restart: server.listen, store.path
         store: 1.1 MiB of 10.0 GiB, 7 events, 14 keys; os: survives a crash, not a power cut
         store: restored from a backup at 2026-11-20T08:00:00.000Z
         store: damaged rows found since the start: 1; run `hookward store verify -c FILE`

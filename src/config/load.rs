@@ -11,13 +11,15 @@ use std::{
 };
 
 use super::{
-    Config, rules,
+    Config,
+    model::ClientCert,
+    rules,
     server::{self, ServerTables},
     sources::{self, Defaults, Draft},
     store, upstreams,
 };
 use crate::{
-    document::{self, At, FileId, Place, Problems, Section, Value, nearest},
+    document::{self, At, FileId, Place, Problems, Section, Value, Written, nearest},
     event::Name,
     preset::{self, Provider},
     time::{Clock, Wall},
@@ -80,6 +82,39 @@ pub struct Loaded {
     pub problems: Problems,
     /// What people want to see of each source and the model does not need, by source.
     pub notes: BTreeMap<Name, SourceNote>,
+    /// What it was made of.
+    pub files: Files,
+}
+
+/// The files that a configuration is made of, whether they could be read or not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Files {
+    /// The main file first, then those that it includes.
+    pub configuration: Vec<PathBuf>,
+    /// The patterns of `include`: another file may fit one later.
+    pub patterns: Vec<String>,
+    /// Secrets, certificates and authorities.
+    pub named: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Adds what the model names and does not hold.
+    fn named_by(&mut self, config: &Config) {
+        let tls = config.server.listeners.iter().filter_map(|listener| listener.tls.as_deref());
+        for tls in tls {
+            self.named.extend(tls.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]));
+            self.named.extend(tls.clients.iter().map(|clients| clients.ca.clone()));
+        }
+        self.named.extend(config.upstreams.values().filter_map(|upstream| upstream.ca.clone()));
+        for source in config.sources.values() {
+            self.named.extend(source.remote_keys.as_ref().and_then(|keys| keys.ca.clone()));
+            if let Some(ClientCert::Issuer(authorities)) = &source.client_cert {
+                self.named.push(authorities.file.clone());
+            }
+        }
+        self.named.sort_unstable();
+        self.named.dedup();
+    }
 }
 
 /// What is shown of a source beside its model.
@@ -112,7 +147,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Loaded {
         problems.error_anywhere(format!("failed to read configuration {}: {error}", path.display()), help);
     });
     let Ok(text) = text else {
-        return Loaded { config: None, problems, notes: BTreeMap::new() };
+        let files = Files { configuration: vec![path.to_owned()], ..Files::default() };
+        return Loaded { config: None, problems, notes: BTreeMap::new(), files };
     };
     from_parts(problems, Origin { name: path, text: &text, is_file: true }, &directory_of(path), options)
 }
@@ -144,6 +180,10 @@ pub(super) struct Reader<'p> {
     bases: BTreeMap<FileId, PathBuf>,
     /// Secrets that still are the example's: an error if a listener is reachable from elsewhere.
     pub(super) change_me: RefCell<Vec<Place>>,
+    /// What the files say, and the secrets that were read from elsewhere.
+    pub(super) written: RefCell<Written>,
+    /// What was read, or would have been.
+    pub(super) files: RefCell<Files>,
 }
 
 impl Reader<'_> {
@@ -158,9 +198,9 @@ impl Reader<'_> {
 }
 
 fn from_parts(problems: Problems, origin: Origin<'_>, base_dir: &Path, options: &LoadOptions) -> Loaded {
-    let (config, notes) = read_all(&problems, origin, base_dir, options);
+    let (config, notes, files) = read_all(&problems, origin, base_dir, options);
     let config = config.filter(|_| problems.errors() == 0);
-    Loaded { config, problems, notes }
+    Loaded { config, problems, notes, files }
 }
 
 fn read_all(
@@ -168,11 +208,22 @@ fn read_all(
     origin: Origin<'_>,
     base_dir: &Path,
     options: &LoadOptions,
-) -> (Option<Config>, BTreeMap<Name, SourceNote>) {
-    let mut reader = Reader { problems, options, bases: BTreeMap::new(), change_me: RefCell::default() };
+) -> (Option<Config>, BTreeMap<Name, SourceNote>, Files) {
+    let mut reader = Reader {
+        problems,
+        options,
+        bases: BTreeMap::new(),
+        change_me: RefCell::default(),
+        written: RefCell::default(),
+        files: RefCell::default(),
+    };
+    reader.files.get_mut().configuration.extend(origin.is_file.then(|| origin.name.to_owned()));
     let main = document::parse(problems, origin.name, origin.text);
     reader.bases.insert(main.place().file, base_dir.to_owned());
     let files = with_included(&mut reader, main, origin, base_dir);
+    for file in &files {
+        reader.written.borrow_mut().add(file);
+    }
     let mut tables = merge(problems, files);
 
     let mut server = server::read(
@@ -222,8 +273,10 @@ fn read_all(
         replay,
         sources: drafts.into_iter().filter_map(|draft| Some((draft.name, Arc::new(draft.source?)))).collect(),
         upstreams: upstreams.into_iter().map(|at| (at.upstream.name.clone(), Arc::new(at.upstream))).collect(),
+        written: reader.written.take(),
     };
-    (Some(config), notes)
+    reader.files.get_mut().named_by(&config);
+    (Some(config), notes, reader.files.take())
 }
 
 /// The main file and every included one, in the order they are read.
@@ -244,6 +297,7 @@ fn with_included<'p>(
         } else {
             format!("{}/{pattern}", glob::Pattern::escape(&base_dir.display().to_string()))
         };
+        reader.files.borrow_mut().patterns.push(whole.clone());
         let found = match glob::glob(&whole) {
             Ok(found) => found,
             Err(error) => {
@@ -256,6 +310,7 @@ fn with_included<'p>(
         for path in found.filter_map(Result::ok) {
             let itself = origin.is_file && path.canonicalize().ok() == origin.name.canonicalize().ok();
             if !itself && !paths.contains(&path) {
+                reader.files.borrow_mut().configuration.push(path.clone());
                 paths.push(path);
             }
         }

@@ -7,6 +7,7 @@
 mod bodies;
 pub mod certificate;
 mod client_cert;
+mod diff;
 mod encryption;
 mod enforce;
 #[cfg(test)]
@@ -32,7 +33,10 @@ mod store;
 mod summary;
 mod upstreams;
 
-pub use load::{Environment, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load};
+pub use diff::{Change, Diff, Mark, diff};
+pub use load::{
+    Environment, Files, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load,
+};
 pub use model::{Config, Source, Upstream};
 pub use public_url::PublicUrl;
 pub use remote_keys::RemoteKeys;

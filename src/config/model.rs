@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use super::{PublicUrl, RemoteKeys};
 pub use crate::policy::{Breaker, Rate, Retry, Routes};
 use crate::{
+    document::Written,
     event::{Name, OnConflict, OnResend},
     policy::Route,
     preset::{Items, Locator, OnMismatch, OnStale, Provider},
@@ -42,6 +43,8 @@ pub struct Config {
     pub sources: BTreeMap<Name, Arc<Source>>,
     /// `[upstreams.*]`, by name; those written as a URL at a source are here too, named after the source.
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
+    /// What its files say, to be compared with another.
+    pub written: Written,
 }
 
 /// `[server]`: the public listeners.
@@ -462,6 +465,17 @@ pub struct PathTemplate {
 }
 
 impl PathTemplate {
+    /// Of a text as it stands in a model.
+    pub fn of(text: &str) -> Self {
+        let around_token = text.split_once("{token}").map(|(before, after)| (before.to_owned(), after.to_owned()));
+        Self { text: text.to_owned(), around_token }
+    }
+
+    /// Whether a raw path matches. Nothing is decoded.
+    pub fn fits(&self, path: &str) -> bool {
+        if self.around_token.is_some() { self.token(path).is_some() } else { self.text == path }
+    }
+
     /// What stands for `{token}` in a raw path, if the path matches. Nothing is decoded.
     pub fn token<'p>(&self, path: &'p str) -> Option<&'p str> {
         let (before, after) = self.around_token.as_ref()?;
@@ -493,7 +507,7 @@ impl Mode {
 }
 
 /// `[upstreams.NAME]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Upstream {
     /// Its name.
     pub name: Name,

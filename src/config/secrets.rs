@@ -17,6 +17,8 @@ const SECRET_BYTES_MIN: usize = 16;
 /// Every live secret is tried against every signature of a request.
 const SECRETS_MAX: usize = 8;
 const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
+/// What a secret that is not inline is called where it is compared with what it was.
+pub(super) const CONTENT: &str = "content";
 const ONE_OF: &str = "write one of { file = \"…\" }, { env = \"…\" }, { credential = \"…\" } or { value = \"…\" }";
 
 /// A secret as read, not yet decoded.
@@ -225,6 +227,10 @@ pub(super) fn read_open(reader: &Reader<'_>, section: &mut Section<'_>, default_
     } else {
         return None;
     };
+    if let Some(text) = text.as_ref().filter(|_| origin != "inline") {
+        let key = format!("{}.{CONTENT}", key_of(section, id.as_deref().map(String::as_str)));
+        reader.written.borrow_mut().add_hidden(key, Secret::new(text.as_bytes()));
+    }
     let note = SecretNote {
         id: id.map_or_else(|| default_id.into(), |at| Arc::from(at.value)),
         origin,
@@ -234,7 +240,19 @@ pub(super) fn read_open(reader: &Reader<'_>, section: &mut Section<'_>, default_
     Some(SecretText { place, text, note, encoding, allow_short })
 }
 
+/// The name under which [`Written`] compares the table: an entry of a list by its id, or by its place from 1.
+///
+/// [`Written`]: crate::document::Written
+fn key_of(section: &Section<'_>, id: Option<&str>) -> String {
+    let (path, name) = match section.path().strip_suffix(']').and_then(|path| path.rsplit_once('[')) {
+        Some((path, place)) => (path, place.parse().map_or(0, |place: usize| place + 1)),
+        None => return section.path().to_owned(),
+    };
+    format!("{path}[{}]", id.map_or_else(|| name.to_string(), str::to_owned))
+}
+
 fn read_file(reader: &Reader<'_>, place: &Place, path: &std::path::Path) -> Option<Zeroizing<String>> {
+    reader.files.borrow_mut().named.push(path.to_owned());
     let problems = reader.problems;
     let text = match read_text(path, SECRET_FILE_BYTES_MAX) {
         Ok(text) => Zeroizing::new(text),

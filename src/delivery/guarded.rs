@@ -36,7 +36,6 @@ pub(super) struct Seen {
 
 impl Guarded {
     pub(super) fn new(upstream: Arc<Upstream>, metrics: Arc<Metrics>, now: Instant) -> Self {
-        metrics.breaker(&upstream.name, State::Closed.number());
         let circuit = Circuit::new(upstream.breaker);
         Self { circuit, upstream, metrics, changed_at: now, opened_total: 0, last_failure: None }
     }

@@ -5,25 +5,25 @@
 //! delivery is a task of its own, and a panic in one is its own failure. A store in trouble is asked again with
 //! growing pauses, and the log says so once.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::Instant,
-};
-use tokio_util::task::TaskTracker;
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Keep, Parts,
+    Keep, SourceRule,
     attempt::{Standing, Try, Verdict, retry_or_give_up},
     items::{self, Marks},
     slot::{Shared, Slot},
 };
 use crate::{
-    event::{Answer, Attempt, EventId},
+    event::{Answer, Attempt, EventId, Name},
     policy::breaker::Gate,
-    store::{Lease, Leased, Pause, Settled, StoreError},
+    store::{EventStore, Lease, Leased, Pause, Settled, StoreError},
+    telemetry::Metrics,
+    time::Clock,
 };
 
 /// What a lease has beyond the upstream's timeout, for looking items up and for settling.
@@ -41,12 +41,24 @@ const TROUBLE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
-    pub(super) parts: Arc<Parts>,
+    pub(super) common: Arc<Common>,
     pub(super) tasks: TaskTracker,
     /// Places for outcomes that are being recorded.
     pub(super) settling: Semaphore,
-    /// Held by whoever pauses it or lets it go on, so that the lane and the store agree.
-    pub(super) pausing: Mutex<()>,
+    /// It leases nothing more: its upstream was changed or removed, or all lanes stop.
+    pub(super) retired: CancellationToken,
+    /// The digest of the upstream's `ca`, as it was read.
+    pub(super) authorities: Option<[u8; 32]>,
+}
+
+/// What all lanes use.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) store: Arc<dyn EventStore>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    /// What a delivery depends on besides its event, by source. A reload swaps it.
+    pub(super) sources: ArcSwap<BTreeMap<Name, SourceRule>>,
 }
 
 /// How many outcomes of one upstream may wait for the disk at a time. Each holds an answer of at most 64 KiB, and
@@ -64,9 +76,10 @@ impl Lane {
 
     async fn lease_until_stopped(self: &Arc<Self>) {
         let mut trouble = None;
-        while !self.shared.stop.is_cancelled() {
+        let _rest = self.shared.rest.token();
+        while !self.retired.is_cancelled() {
             // Taken before looking, so that what falls due while we look is not missed.
-            let woken = self.parts.store.woken(self.name());
+            let woken = self.common.store.woken(self.name());
             let pause = match self.lease().await {
                 Ok(pause) => {
                     if trouble.take().is_some() {
@@ -82,13 +95,13 @@ impl Lane {
                     trouble = Some(pause);
                     // A broken store may resolve `woken` at once, so only time counts here.
                     tokio::select! {
-                        () = self.shared.stop.cancelled() => return,
+                        () = self.retired.cancelled() => return,
                         () = tokio::time::sleep(pause) => continue,
                     }
                 }
             };
             tokio::select! {
-                () = self.shared.stop.cancelled() => return,
+                () = self.retired.cancelled() => return,
                 () = self.shared.freed.notified() => {}
                 () = woken => {}
                 () = tokio::time::sleep(pause) => {}
@@ -98,7 +111,7 @@ impl Lane {
 
     /// Leases and begins what may begin now. Returns after how long to look again, if nothing happens before.
     async fn lease(self: &Arc<Self>) -> Result<Duration, StoreError> {
-        while !self.shared.stop.is_cancelled() {
+        while !self.retired.is_cancelled() {
             if self.shared.is_paused() {
                 return Ok(LOOK_AGAIN);
             }
@@ -117,7 +130,7 @@ impl Lane {
             let length = self.lease_length();
             // Counted from before the call, as the store does: it may be long before it answers.
             let lapses_at = Instant::now() + length;
-            let mut leased = self.parts.store.lease(self.name(), most, length).await?;
+            let mut leased = self.common.store.lease(self.name(), most, length).await?;
             let all = leased.len();
             if gate == Gate::Probe && all > 0 {
                 let best = leased.iter().position(|leased| !self.shared.is_suspect(&leased.event.head.id));
@@ -134,7 +147,7 @@ impl Lane {
                 }
             }
             if all < most {
-                let due = self.parts.store.next_due(self.name()).await?;
+                let due = self.common.store.next_due(self.name()).await?;
                 return Ok(due.unwrap_or(LOOK_AGAIN).clamp(WAIT_MIN, LOOK_AGAIN));
             }
         }
@@ -150,6 +163,8 @@ impl Lane {
         mut slot: Slot,
         keep: Option<Keep>,
     ) -> Option<Answer> {
+        // Until it is settled: the slot goes back before.
+        let _rest = self.shared.rest.token();
         let (began_at, began) = (self.shared.target.clock.wall(), Instant::now());
         // The store took so long to lease it that the lease could lapse under the attempt, and be given to another.
         if began + self.shared.target.upstream.timeout > lapses_at {
@@ -189,9 +204,10 @@ impl Lane {
     async fn attempt(&self, leased: &Leased, slot: &mut Slot, keep: Option<Keep>) -> Result<Settled, StoreError> {
         let leased_at = Instant::now();
         let (head, body) = (&leased.event.head, &leased.event.body);
-        let rule = self.parts.sources.get(&head.source);
+        let sources = self.common.sources.load_full();
+        let rule = sources.get(&head.source);
         let marks = match rule.and_then(|rule| rule.items.as_ref()) {
-            Some(extract) => items::compare(&*self.parts.store, self.name(), extract(body)).await?,
+            Some(extract) => items::compare(&*self.common.store, self.name(), extract(body)).await?,
             None => Marks::default(),
         };
         let request = Try {
@@ -216,7 +232,8 @@ impl Lane {
 
     /// Where a delivery stood when it was leased.
     fn standing(&self, leased: &Leased) -> Standing {
-        let rule = self.parts.sources.get(&leased.event.head.source);
+        let sources = self.common.sources.load();
+        let rule = sources.get(&leased.event.head.source);
         let dead_letter_after = rule.and_then(|rule| rule.dead_letter_after).filter(|_| leased.ordered);
         Standing { tries: leased.tries, age: leased.age, dead_letter_after }
     }
@@ -226,7 +243,7 @@ impl Lane {
     async fn settle(&self, lease: Lease, event: EventId, attempt: u32, lapses_at: Instant, settled: Settled) {
         let mut pause = TROUBLE_FIRST;
         loop {
-            let error = match self.parts.store.settle(lease, settled.clone()).await {
+            let error = match self.common.store.settle(lease, settled.clone()).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
@@ -242,15 +259,14 @@ impl Lane {
 
     /// Best effort: a lease that is not given back lapses.
     async fn give_back(&self, leased: &Leased, after: Duration) {
-        if let Err(error) = self.parts.store.give_back(leased.lease, after).await {
+        if let Err(error) = self.common.store.give_back(leased.lease, after).await {
             tracing::debug!(event = %leased.event.head.id, upstream = self.name(), %error, "failed to give a lease back");
         }
     }
 
-    /// Pauses it, or lets it go on, once the store knows.
+    /// Pauses it, or lets it go on, once the store knows. One at a time: see `Lanes::changing`.
     pub(super) async fn set_paused(&self, pause: Option<Pause>) -> Result<(), StoreError> {
-        let _one_at_a_time = self.pausing.lock().await;
-        self.parts.store.set_paused(self.name(), pause.clone()).await?;
+        self.common.store.set_paused(self.name(), pause.clone()).await?;
         if let Some(Pause { by, .. }) = &pause {
             tracing::info!(upstream = self.name(), by, "deliveries are paused");
         } else {
@@ -264,7 +280,7 @@ impl Lane {
         self.shared.target.upstream.timeout + LEASE_MARGIN
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.shared.target.upstream.name
     }
 }

@@ -7,7 +7,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{
     attempt::{Target, Tried, Try, attempt},
@@ -29,6 +32,8 @@ pub(super) struct Shared {
     /// Notified whenever a slot ends, or a pause: there is room, and the breaker may have changed.
     pub(super) freed: Notify,
     pub(super) stop: CancellationToken,
+    /// What has to end before a retired lane has finished: its loop, its slots, and what is being settled.
+    pub(super) rest: TaskTracker,
     /// An operator paused it.
     paused: Mutex<Option<Pause>>,
     breaker: Mutex<Guarded>,
@@ -37,16 +42,23 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(target: Target, paused: Option<Pause>, stop: CancellationToken) -> Arc<Self> {
         let (upstream, now) = (target.upstream.clone(), target.clock.monotonic());
-        target.metrics.upstream_paused(&upstream.name, paused.is_some());
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(upstream.concurrency)),
             throttle: Throttle::new(upstream.rate, now),
             freed: Notify::new(),
             stop,
+            rest: TaskTracker::new(),
             paused: Mutex::new(paused),
             breaker: Mutex::new(Guarded::new(upstream, target.metrics.clone(), now)),
             target,
         })
+    }
+
+    /// Shows it in the metrics, where it takes the place of another of its name.
+    pub(super) fn tell(&self) {
+        let name = &self.target.upstream.name;
+        self.target.metrics.upstream_paused(name, self.is_paused());
+        self.target.metrics.breaker(name, self.breaker().circuit().state().number());
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -118,11 +130,14 @@ pub struct Slot {
     token: bool,
     admission: Option<Admission>,
     begun: bool,
+    _rest: TaskTrackerToken,
 }
 
 impl Slot {
     fn new(shared: &Arc<Shared>, event: EventId, permit: OwnedSemaphorePermit) -> Self {
-        Self { shared: shared.clone(), event, permit: Some(permit), token: false, admission: None, begun: false }
+        let rest = shared.rest.token();
+        let shared = shared.clone();
+        Self { shared, event, permit: Some(permit), token: false, admission: None, begun: false, _rest: rest }
     }
 
     /// With the consent of the breaker, if it gives it.

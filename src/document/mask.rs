@@ -85,7 +85,7 @@ pub(super) fn mask_secrets(text: &str) -> String {
 }
 
 /// Whether a key is one that holds secrets, allowing for a typing error in it.
-fn names_secret(text: &str) -> bool {
+pub(super) fn names_secret(text: &str) -> bool {
     let lower = text.to_ascii_lowercase().replace(['-', '_'], "");
     SECRET_WORDS.iter().any(|word| lower.contains(word))
         || lower
@@ -136,6 +136,18 @@ fn hide(bytes: &mut [u8]) {
             *byte = b'*';
         }
     }
+}
+
+/// A text that may be a URL, without the name and the password in it.
+pub(super) fn without_user(text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    hide_user(&mut bytes);
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Whether a key inside a secret table says where the secret is, not what it is.
+pub(super) fn is_harmless(name: &str) -> bool {
+    HARMLESS.contains(&name)
 }
 
 /// `http://user:password@host`: hides what stands between `://` and `@`.

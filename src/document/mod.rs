@@ -9,6 +9,7 @@ mod mask;
 mod problem;
 mod section;
 mod units;
+mod written;
 
 use std::{ops::Range, path::PathBuf};
 
@@ -17,6 +18,7 @@ use toml::de::{DeTable, DeValue};
 pub use problem::{FileId, Place, Problem, Problems, Severity};
 pub use section::{At, FromValue, Plain, Section, Size, Value, nearest};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
+pub use written::{Difference, Written};
 
 /// Parses `text` and returns its top level. Syntax errors go to `problems`; what could be read is still
 /// returned, so that the problems behind a syntax error show in the same run.

@@ -47,7 +47,7 @@ pub struct Section<'p> {
     /// `sources.orders`, for messages; empty at the top.
     path: String,
     place: Place,
-    entries: Vec<(String, Place, Node)>,
+    pub(super) entries: Vec<(String, Place, Node)>,
     asked: Vec<&'static str>,
 }
 

@@ -22,7 +22,8 @@ impl Gateway {
     /// left at `drain_timeout` gets 503. Listeners whose sockets stay open behind this process go on until attempts at
     /// upstreams are over, for half of `drain_timeout` at most. Returns whether everything was finished.
     pub async fn drain(self) -> bool {
-        let server = &self.config.server;
+        let config = self.live.running();
+        let server = &config.server;
         tracing::info!(delay = ?server.drain_delay, timeout = ?server.drain_timeout, "draining");
         let delay = format_duration(server.drain_delay);
         let what = format!("draining: not ready any more, accepts webhooks for another {delay}");
@@ -53,6 +54,7 @@ impl Gateway {
         whole &= timeout_at(end, self.parts.gate.drain()).await.is_ok();
         whole &= self.parts.lanes.drain(end.saturating_duration_since(Instant::now())).await;
         self.ending.cancel();
+        self.live.ended().await;
         for task in self.tasks {
             let _ = task.await;
         }

@@ -1,26 +1,33 @@
 //! Composition: the only module that knows every part. Start, watch, drain.
+//!
+//! * `reload`: taking another configuration while it runs.
+//! * `watch`: noticing that its files changed.
+//! * `given`: what the admin listener gets to see and to do.
 
 mod drain;
+mod given;
 pub mod notify;
+mod reload;
 mod takeover;
+mod watch;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderName, Request};
+use http::Request;
 use http_body_util::BodyExt;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    admin::{self, Admin, FailureLog, Operations, UpstreamStatus, api::PendingSecretRow},
+    admin::{self, Admin, FailureLog, Operations},
     config::{
         self, Config,
         model::{Durability, Engine, ListenAt},
     },
-    delivery::{self, LaneStatus, Lanes, SourceRule},
+    delivery::{self, Lanes, SourceRule},
     document::format_size,
-    event::{EventId, State},
+    event::{EventId, Name, State},
     http::{
         client_body::ClientBody,
         connected::Connected,
@@ -29,12 +36,13 @@ use crate::{
         socket::Socket,
         tls::{Front, TlsError},
     },
-    ingress::{self, Gate, PendingSecret},
-    secret::Secret,
+    ingress::{self, Gate},
     store::{self, EventStore, StoreError},
     telemetry::{ClockWatch, Health, Metrics},
     time::Clock,
 };
+
+pub use reload::{Live, Origin, Reloadable, Swap};
 
 /// How often expired keys and old history are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -50,7 +58,7 @@ pub struct Gateway {
     pub listening: Vec<ListenAt>,
     /// Where operators and probes come in.
     pub admin: SocketAddr,
-    config: Config,
+    live: Arc<Live>,
     parts: Parts,
     /// A public socket is a service manager's, for the next process.
     is_handed_over: bool,
@@ -107,15 +115,21 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Starts everything. Returns once both listeners are up.
+    /// Starts everything, with a configuration that stays as it is. Returns once both listeners are up.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        Self::start_with(config, clock, Passed::default()).await
+        Self::start_from(config, None, clock, Passed::default()).await
     }
 
-    /// As [`Gateway::start`], with the sockets that a service manager passed to this process.
-    pub async fn start_with(config: Config, clock: Clock, passed: Passed) -> Result<Self, StartError> {
+    /// As [`Gateway::start`], with a configuration that can be loaded anew from where it came, and the sockets that a
+    /// service manager passed to this process.
+    pub async fn start_from(
+        config: Config,
+        origin: Option<Origin>,
+        clock: Clock,
+        passed: Passed,
+    ) -> Result<Self, StartError> {
         let (sockets, admin, store) = takeover::take_over(&config, &clock, passed).await?;
-        report_parked(&config, &*store).await?;
+        report_parked(config.upstreams.keys().cloned(), &*store).await?;
         let metrics = Arc::new(Metrics::default());
         let front = front(&config, &clock, &metrics)?;
         let health = {
@@ -123,15 +137,14 @@ impl Gateway {
             let watch = ClockWatch::new(smallest_tolerance(&config), clock.wall(), clock.monotonic());
             Arc::new(Health::new(watch, move || store.health().map_err(|error| error.to_string())))
         };
-        let rules = config.sources.iter().map(|(name, source)| (name.clone(), SourceRule::from(&**source)));
         let delivering = delivery::Parts {
             store: store.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
-            sources: rules.collect(),
+            sources: source_rules(&config),
         };
         let lanes = Arc::new(Lanes::start(&config.upstreams, delivering).await?);
-        let gate = Gate::new(&config, store.clone(), lanes.clone(), health.clone(), metrics.clone(), clock.clone());
+        let gate = Gate::new(&config, store.clone(), &lanes, health.clone(), metrics.clone(), clock.clone());
         let operations = {
             let gate = gate.clone();
             Operations::new(store.clone(), clock.clone(), Arc::new(move |ids: &[EventId]| gate.forget(ids)))
@@ -141,17 +154,18 @@ impl Gateway {
             let sources = config.sources.values().map(|source| &**source);
             FailureLog::new(sources, Box::new(move |source| counted.not_explained(source)))
         };
+        let ending = CancellationToken::new();
         let parts = Parts { gate, store, lanes, health, metrics, clock, operations, failures, front };
         let listening: Vec<_> = sockets.iter().map(Socket::local).collect();
         let mut gateway = Self {
             public: listening.iter().find_map(ListenAt::tcp).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
             listening,
             admin: admin.local_addr().unwrap_or(config.admin.listen),
-            config,
+            live: Live::new(config, origin, parts.clone(), ending.clone()),
             parts,
             is_handed_over: sockets.iter().any(Socket::is_passed),
             closing: CancellationToken::new(),
-            ending: CancellationToken::new(),
+            ending,
             connections: TaskTracker::new(),
             tasks: Vec::new(),
         };
@@ -163,7 +177,8 @@ impl Gateway {
 
     /// Once, at the start: what an operator who reads only the log has to know of this process.
     fn say_what_it_is(&self) {
-        let (store, memory) = (&self.config.store, config::Memory::of(&self.config));
+        let config = self.live.running();
+        let (store, memory) = (&config.store, config::Memory::of(&config));
         let facts = store_facts(store);
         let sum = format!("{}MiB", memory.total().div_ceil(1 << 20));
         tracing::info!(%sum, memory_max = format_size(memory.max), "memory: the most that all bounds sum up to");
@@ -176,15 +191,16 @@ impl Gateway {
     }
 
     fn listen(&mut self, sockets: Vec<Socket>, admin: TcpListener) {
-        let limits = &self.config.server.limits;
+        let config = self.live.running();
+        let limits = &config.server.limits;
         let connection_limits = ConnectionLimits {
             connections_max: limits.connections_max,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
             age_max: limits.connection_age_max,
             requests_max: limits.connection_requests_max,
-            trusted_proxies: self.config.server.trusted_proxies.clone(),
-            health_path: self.config.server.health_path.clone(),
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            health_path: config.server.health_path.clone(),
         };
         let stack = ingress::stack(&self.parts.gate).map_request(
             |(connected, request): (Arc<Connected>, Request<ClientBody>)| {
@@ -199,7 +215,7 @@ impl Gateway {
             Told::Refused => metrics.connection_refused(),
             Told::Ended(why) => metrics.connection_ended(why.name()),
         });
-        for (socket, listener) in sockets.into_iter().zip(&self.config.server.listeners) {
+        for (socket, listener) in sockets.into_iter().zip(&config.server.listeners) {
             let front = self.parts.front.clone().filter(|_| listener.tls.is_some());
             let tls = front.map(|front| -> TlsConfig { Arc::new(move || front.serving()) });
             let entrance = Entrance { tls, proxy_protocol: listener.proxy_protocol, h2c: listener.h2c };
@@ -210,67 +226,13 @@ impl Gateway {
         }
         self.parts.health.set_listening(true);
 
-        let given = self.given();
+        let given = self.live.given(self.admin);
         let ending = self.ending.clone().cancelled_owned();
         self.tasks.push(tokio::spawn(admin::serve(admin, Admin::new(given), ending)));
         for at in &self.listening {
             tracing::info!(listener = "public", address = %at, "listening");
         }
         tracing::info!(listener = "admin", address = %self.admin, "listening");
-    }
-
-    /// What the admin listener gets to see and to do.
-    fn given(&self) -> admin::Given {
-        let parts = &self.parts;
-        let (lanes, pausing, gate) = (parts.lanes.clone(), parts.lanes.clone(), parts.gate.clone());
-        let sources = || self.config.sources.clone();
-        let (signing, hiding, keying) = (sources(), sources(), sources());
-        let (pending, handing_over) = (parts.gate.pending().clone(), Arc::new(sources()));
-        admin::Given {
-            listen: self.admin,
-            tokens: self.config.admin.tokens.clone(),
-            store: parts.store.clone(),
-            health: parts.health.clone(),
-            metrics: parts.metrics.clone(),
-            clock: parts.clock.clone(),
-            started_at: parts.clock.monotonic(),
-            upstreams: Box::new(move || lanes.status().into_iter().map(upstream_status).collect()),
-            store_facts: store_facts(&self.config.store),
-            is_signature: Box::new(move |source, header| {
-                let named =
-                    |name: HeaderName| signing.get(source).is_some_and(|source| source.scheme.signs_with(&name));
-                header.parse().is_ok_and(named)
-            }),
-            hidden_anywhere: admin::Hidden::all(hiding.values().map(|source| admin::Hidden::of(source))),
-            hidden: Box::new(move |source| hiding.get(source).map(|source| admin::Hidden::of(source))),
-            event_keys: Box::new(move |source, id| {
-                let source = keying.get(source).ok_or_else(|| format!("source `{source}` is not configured"))?;
-                source.key_plan.event_keys_of_id(id).ok_or_else(|| {
-                    let name = &source.name;
-                    format!("the event key of source `{name}` is not one id of the provider, so that none leads to it")
-                })
-            }),
-            set_paused: Box::new(move |name, pause| {
-                let lanes = pausing.clone();
-                Box::pin(async move { lanes.set_paused(&name, pause).await })
-            }),
-            pending_secrets: Box::new(move || {
-                let (pending, sources) = (pending.clone(), handing_over.clone());
-                Box::pin(async move {
-                    let known = sources.clone();
-                    let in_use = move |name: &str, secret: &Secret| {
-                        known.get(name).is_some_and(|source| ingress::is_configured(source, secret))
-                    };
-                    let is_secret = |name: &str| sources.get(name).is_none_or(|source| source.provider.captures());
-                    let listed = tokio::task::spawn_blocking(move || pending.waiting(in_use)).await.ok()?;
-                    let listed = listed.inspect_err(|error| tracing::warn!(%error, "failed to list pending secrets"));
-                    Some(listed.ok()?.into_iter().map(|row| pending_row(row, is_secret)).collect())
-                })
-            }),
-            forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
-            operations: parts.operations.clone(),
-            failures: parts.failures.clone(),
-        }
     }
 
     /// Tasks that look after clock, load, history and refusals.
@@ -295,8 +257,10 @@ impl Gateway {
         }));
         let front = self.parts.front.iter().flat_map(|front| front.tasks(&self.ending));
         self.tasks.extend(front.map(tokio::spawn));
-        self.tasks.extend(self.parts.gate.keep_remote_keys(&self.ending).into_iter().map(tokio::spawn));
-        let (store, ending, retention) = (self.parts.store.clone(), self.ending.clone(), self.config.store.retention);
+        self.live.keep_remote_keys();
+        self.tasks.push(tokio::spawn(watch::keep(self.live.clone(), self.ending.clone())));
+        let retention = self.live.running().store.retention;
+        let (store, ending) = (self.parts.store.clone(), self.ending.clone());
         self.tasks.push(tokio::spawn(async move {
             let mut every = tokio::time::interval(SWEEP_EVERY);
             while next_tick(&mut every, &ending).await {
@@ -312,6 +276,11 @@ impl Gateway {
                 }
             }
         }));
+    }
+
+    /// What takes another configuration.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// Looks at the files of certificates now, as it is done every few seconds. What changed and is whole is served from
@@ -343,33 +312,6 @@ impl Gateway {
     }
 }
 
-fn pending_row(pending: PendingSecret, is_secret: impl Fn(&str) -> bool) -> PendingSecretRow {
-    let PendingSecret { source, at, from, fingerprint, file } = pending;
-    let file = file.display().to_string();
-    let help = if is_secret(&source) {
-        format!(
-            "if you registered this endpoint just now, add secrets = [{{ file = \"{file}\" }}] to [sources.{source}] and \
-             start again, else delete the file"
-        )
-    } else {
-        "this provider verifies with public keys: if you registered this endpoint just now, confirm that at the provider \
-         with the token in the file, then delete the file"
-            .to_owned()
-    };
-    PendingSecretRow { source, at, from, fingerprint, file, help }
-}
-
-fn upstream_status(lane: LaneStatus) -> UpstreamStatus {
-    UpstreamStatus {
-        name: lane.upstream,
-        breaker: lane.breaker.name(),
-        breaker_for: Some(lane.since),
-        breaker_opened_total: Some(lane.opened_total),
-        last_error: lane.last_failure,
-        paused: lane.paused,
-    }
-}
-
 fn store_facts(store: &config::model::Store) -> admin::StoreFacts {
     let (engine, durability) = match (store.engine, store.durability) {
         (Engine::Memory, _) => ("memory", "none: lost with the process"),
@@ -386,9 +328,9 @@ fn front(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Optio
     tls.map(|tls| Front::open(tls, sources_judge, clock.clone(), metrics.clone()).map(Arc::new)).transpose()
 }
 
-/// Parks deliveries to upstreams that are not configured any more, and says so.
-async fn report_parked(config: &Config, store: &dyn EventStore) -> Result<(), StoreError> {
-    let names: Vec<_> = config.upstreams.keys().cloned().collect();
+/// Parks deliveries to upstreams that are not among these, lets those to the others go on, and says so.
+async fn report_parked(upstreams: impl Iterator<Item = Name>, store: &dyn EventStore) -> Result<(), StoreError> {
+    let names: Vec<_> = upstreams.collect();
     for (upstream, count) in store.reconcile(&names).await? {
         tracing::warn!(
             upstream = &*upstream,
@@ -397,6 +339,11 @@ async fn report_parked(config: &Config, store: &dyn EventStore) -> Result<(), St
         );
     }
     Ok(())
+}
+
+/// What deliveries depend on, by source.
+fn source_rules(config: &Config) -> BTreeMap<Name, SourceRule> {
+    config.sources.iter().map(|(name, source)| (name.clone(), SourceRule::from(&**source))).collect()
 }
 
 /// The smallest tolerance of any source that signs a time: what a jump of the clock is measured against.

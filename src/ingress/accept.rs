@@ -93,10 +93,11 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     };
     // With the breaker open, every place taken, the rate used up or the upstream paused, the lane delivers it when it
     // can.
-    let Some(slot) = gate.lanes.try_slot(&upstream, head.id) else {
+    let lanes = &webhook.cx.exchange.snapshot.lanes;
+    let Some(slot) = lanes.try_slot(&upstream, head.id) else {
         return store(gate, new_event(webhook, head, destination, Begin::Due)).await;
     };
-    let begin = Begin::FirstLeased(gate.lanes.lease_length(&upstream));
+    let begin = Begin::FirstLeased(lanes.lease_length(&upstream));
     let leased_at = gate.clock.monotonic();
     let appended = appended(gate, new_event(webhook, head.clone(), destination, begin)).await?;
     let Appended::New { id, lease: Some(lease), duplicate_of } = appended else {
@@ -115,7 +116,7 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         cause: "first".to_owned(),
         age: Duration::ZERO,
     };
-    let ack = match gate.lanes.deliver_now(leased, leased_at, slot, keep(source)).await {
+    let ack = match lanes.deliver_now(leased, leased_at, slot, keep(source)).await {
         Some(answer) => Ack::Answered { id, answer, copy: false },
         None => Ack::Accepted(id),
     };
@@ -136,7 +137,7 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     let head = event_head(gate, webhook);
     let id = head.id;
     let upstream = &source.upstreams[0];
-    let slot = timeout_at(webhook.cx.deadline, gate.lanes.slot(upstream, id)).await;
+    let slot = timeout_at(webhook.cx.deadline, webhook.cx.exchange.snapshot.lanes.slot(upstream, id)).await;
     let Ok(Some(mut slot)) = slot else { return Err(Rejection::UpstreamUnreachable) };
     let request = Try {
         head: &head,

@@ -20,6 +20,7 @@ mod health;
 mod observe;
 mod once;
 mod outcome;
+mod paths;
 mod pending;
 mod rate;
 mod read;
@@ -43,7 +44,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::{
     config::Config,
-    delivery::Lanes,
+    delivery::{LaneSet, Lanes},
     event::EventId,
     http::per_client::PerClient,
     replay::Flights,
@@ -52,6 +53,9 @@ use crate::{
     time::{Clock, Wall},
     verify::Key,
 };
+
+use paths::KnownPaths;
+use routes::Route;
 
 pub use budget::Budget;
 pub use failures::{Failed, Failures};
@@ -77,7 +81,8 @@ pub struct Gate {
     guard: Arc<Guard>,
     flights: TaskTracker,
     store: Arc<dyn EventStore>,
-    lanes: Arc<Lanes>,
+    /// Paths that sources had.
+    paths: KnownPaths,
     budget: Budget,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
@@ -97,20 +102,43 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Fetches the keys of every source that wants it, until it is told to end: one future a source.
+    /// Fetches the keys of every source that wants it, until it is told to end: one future for each whose keys nobody
+    /// fetches yet.
     pub fn keep_remote_keys(
         self: &Arc<Self>,
         ending: &CancellationToken,
     ) -> Vec<impl Future<Output = ()> + Send + use<>> {
         let snapshot = self.snapshot.load();
-        let routes = snapshot.with_remote_keys().cloned();
-        routes.map(|route| remote_keys::keep(self.clone(), route, ending.clone())).collect()
+        let routes = snapshot.with_remote_keys().filter(|route| route.remote.begin());
+        let keep = |route: &Arc<Route>| {
+            remote_keys::keep(self.clone(), route.source.name.clone(), route.remote.clone(), ending.clone())
+        };
+        routes.map(keep).collect()
     }
+
+    /// Takes another configuration. Requests in flight finish with the one that they began with; rates, places in flight
+    /// and fetched keys go over to the sources of the same name. What is read at the start only stays as it is.
+    ///
+    /// Writes a small file beside the store, so it is not for a worker of the runtime.
+    pub fn reload(&self, config: &Config, lanes: Arc<LaneSet>) {
+        let removed = self.paths.update(config, self.clock.wall());
+        let before = self.snapshot.load_full();
+        let snapshot = Snapshot::new(config, lanes, removed, Some(&before), self.clock.monotonic());
+        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = self.snapshot.load();
+        for old in before.with_remote_keys() {
+            match snapshot.of_source(&old.source.name).filter(|new| Arc::ptr_eq(&new.remote, &old.remote)) {
+                Some(new) => new.take_fetched(),
+                None => old.remote.end(),
+            }
+        }
+    }
+
     /// A gate for this configuration.
     pub fn new(
         config: &Config,
         store: Arc<dyn EventStore>,
-        lanes: Arc<Lanes>,
+        lanes: &Lanes,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
         clock: Clock,
@@ -118,13 +146,15 @@ impl Gate {
         let limits = &config.server.limits;
         let restored_at = store.restored_at();
         restored::warn_of_untimed(config, restored_at, clock.wall());
+        let paths = KnownPaths::open(&config.store);
+        let removed = paths.update(config, clock.wall());
         let capacity = std::num::NonZeroUsize::new(config.replay.capacity).unwrap_or(std::num::NonZeroUsize::MIN);
         Arc::new(Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::new(config, clock.monotonic())),
+            snapshot: ArcSwap::from_pointee(Snapshot::new(config, lanes.current(), removed, None, clock.monotonic())),
+            paths,
             guard: Flights::new(capacity, || Err(Rejection::Panicked)),
             flights: TaskTracker::new(),
             store,
-            lanes,
             budget: Budget::new(limits.body_memory_max),
             in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
             in_flight_max: limits.in_flight_max,

@@ -73,6 +73,8 @@ impl Ack {
 pub enum Rejection {
     /// No source has this path.
     UnknownPath,
+    /// A source had this path until not long ago: it may have been taken out by mistake, or be on its way elsewhere.
+    RemovedPath,
     /// A source has it, for another method.
     WrongMethod,
     /// The request contradicts itself.
@@ -138,6 +140,7 @@ impl Rejection {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownPath => "unknown_path",
+            Self::RemovedPath => "removed_path",
             Self::WrongMethod => "wrong_method",
             Self::Malformed => "malformed",
             Self::AddressNotAllowed => "address_not_allowed",

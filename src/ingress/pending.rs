@@ -178,7 +178,7 @@ fn forget_orphans(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn make_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -187,7 +187,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// The file is there as a whole or not at all, whatever happens, and only this user reads it.
-fn write_whole(directory: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(directory: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = directory.join("unfinished");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

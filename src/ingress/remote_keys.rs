@@ -1,7 +1,13 @@
 //! Public keys that a provider publishes: fetched in the background, never because of what a request says, and the last
 //! good ones are kept whatever happens.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{HeaderMap, Method};
 use serde_json::Value;
@@ -11,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Gate, routes::Route};
 use crate::{
     config::RemoteKeys,
+    event::Name,
     http::client::{Client, Sent},
     secret::Secret,
+    time::Clock,
     verify::{
         KeyKind, Keyring, Scheme, SecretKey,
         public::{PublicFormat, PublicKey},
@@ -25,57 +33,93 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two fetches, however many signatures do not match.
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// The keys of a route that come from elsewhere.
+/// The keys of a source that come from elsewhere. A reload keeps them, unless they are to come from another place.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
     /// A signature did not match: there may be a new key.
     pub(super) mismatched: Notify,
+    /// The last good ones.
+    fetched: Mutex<Vec<SecretKey>>,
+    /// Somebody fetches them.
+    kept: AtomicBool,
+    /// They are not wanted any more.
+    ending: CancellationToken,
 }
 
-/// Fetches until it is told to end. The first fetch begins at once.
-pub(super) async fn keep(gate: Arc<Gate>, route: Arc<Route>, ending: CancellationToken) {
-    let source = &route.source;
-    let Some(wanted) = &source.remote_keys else { return };
-    let client = match Client::new(&wanted.url, wanted.ca.as_deref(), gate.clock.clone()) {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::error!(source = &*source.name, %error, "failed to set up the fetching of keys");
-            return;
-        }
-    };
+impl Remote {
+    /// Whether nobody fetches them yet; the caller does from now on.
+    pub(super) fn begin(&self) -> bool {
+        !self.kept.swap(true, Relaxed)
+    }
+
+    /// Nobody wants them any more.
+    pub(super) fn end(&self) {
+        self.ending.cancel();
+    }
+}
+
+/// Fetches the keys of a source until it is told to end, or until they are to come from another place. The first fetch
+/// begins at once.
+pub(super) async fn keep(gate: Arc<Gate>, name: Name, remote: Arc<Remote>, ending: CancellationToken) {
     loop {
+        // As it is configured now: a reload changes the route, and keeps these keys.
+        let route = gate.snapshot.load().of_source(&name).cloned();
+        let Some(route) = route.filter(|route| Arc::ptr_eq(&route.remote, &remote)) else { return };
+        let Some(wanted) = &route.source.remote_keys else { return };
         let fetched = tokio::select! {
-            fetched = fetch(&client, wanted, &source.scheme) => fetched,
+            fetched = fetch(wanted, &route.source.scheme, &gate.clock) => fetched,
             () = ending.cancelled() => return,
+            () = remote.ending.cancelled() => return,
         };
         let wait = match fetched {
             Ok(keys) => {
                 let count = keys.len();
-                if route.renew(keys) {
-                    tracing::info!(source = &*source.name, keys = count, "keys of the provider fetched: they changed");
+                if renew(&gate, &name, &remote, keys) {
+                    tracing::info!(source = &*name, keys = count, "keys of the provider fetched: they changed");
                 }
-                gate.metrics.remote_keys(&source.name, count);
+                gate.metrics.remote_keys(&name, count);
                 wanted.refresh
             }
             Err(why) => {
                 let kept = route.keyring().keys().len();
-                gate.metrics.remote_keys_failed(&source.name);
-                tracing::warn!(source = &*source.name, %why, kept, "failed to fetch keys of the provider: the last ones are kept");
+                gate.metrics.remote_keys_failed(&name);
+                tracing::warn!(source = &*name, %why, kept, "failed to fetch keys of the provider: the last ones are kept");
                 PAUSE.min(wanted.refresh)
             }
         };
+        drop(route);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = async {
-                route.remote.mismatched.notified().await;
+                remote.mismatched.notified().await;
                 tokio::time::sleep(PAUSE.min(wait)).await;
             } => {}
             () = ending.cancelled() => return,
+            () = remote.ending.cancelled() => return,
         }
     }
 }
 
-async fn fetch(client: &Client, wanted: &RemoteKeys, scheme: &Scheme) -> Result<Vec<SecretKey>, String> {
+/// Takes fetched keys instead of those that were fetched before. Whether something changed.
+fn renew(gate: &Gate, name: &str, remote: &Remote, fetched: Vec<SecretKey>) -> bool {
+    let texts = |keys: &[SecretKey]| keys.iter().map(|key| key.key.expose().to_vec()).collect::<Vec<_>>();
+    {
+        let mut last = remote.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if texts(&last) == texts(&fetched) {
+            return false;
+        }
+        *last = fetched;
+    }
+    // A reload takes them after it has swapped the snapshot, so that one of the two finds the other's.
+    if let Some(route) = gate.snapshot.load().of_source(name) {
+        route.take_fetched();
+    }
+    true
+}
+
+async fn fetch(wanted: &RemoteKeys, scheme: &Scheme, clock: &Clock) -> Result<Vec<SecretKey>, String> {
+    // Anew each time: authorities change, and a pooled connection would be closed by then.
+    let client = Client::new(&wanted.url, wanted.ca.as_deref(), clock.clone()).map_err(|error| error.to_string())?;
     match client.send(Method::GET, wanted.url.clone(), HeaderMap::new(), bytes::Bytes::new(), TIMEOUT).await {
         Sent::Answered(answer) if answer.status != 200 => Err(format!("it answered {}", answer.status.as_u16())),
         Sent::Answered(answer) if answer.truncated => Err("the answer is too long, or was cut".to_owned()),
@@ -120,18 +164,17 @@ impl Route {
         Keyring::clone(&self.keys.load())
     }
 
-    /// Takes fetched keys instead of those that were fetched before. Whether something changed.
-    fn renew(&self, fetched: Vec<SecretKey>) -> bool {
-        let pinned = self.source.keyring.keys().iter().cloned();
-        let all: Vec<_> = pinned.chain(fetched).collect();
-        let texts = |keys: &[SecretKey]| keys.iter().map(|key| key.key.expose().to_vec()).collect::<Vec<_>>();
-        if texts(self.keyring().keys()) == texts(&all) {
-            return false;
+    /// Takes the keys that were fetched last, beside those of the configuration.
+    pub(super) fn take_fetched(&self) {
+        if self.source.remote_keys.is_none() {
+            return;
         }
+        let fetched = self.remote.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.source.keyring.keys().iter().chain(&*fetched).cloned().collect();
         // Every key was held against the scheme when it was read.
-        let Ok(ring) = Keyring::new(all, &self.source.scheme) else { return false };
-        self.keys.store(Arc::new(ring));
-        true
+        if let Ok(ring) = Keyring::new(all, &self.source.scheme) {
+            self.keys.store(Arc::new(ring));
+        }
     }
 }
 

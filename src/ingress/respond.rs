@@ -158,6 +158,7 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         Rejection::UpstreamTimedOut => 504,
         Rejection::UpstreamAnswered(answer) => return answer.status,
         Rejection::StaleByOurClock
+        | Rejection::RemovedPath
         | Rejection::SignedBeforeRestore
         | Rejection::AwaitsSecret
         | Rejection::SecretNotKept
@@ -185,7 +186,11 @@ fn retry_after_s(why: &Rejection, status: u16) -> Option<u64> {
         | Rejection::Late
         | Rejection::SignedBeforeRestore
         | Rejection::KeysUnavailable => 5,
-        Rejection::Unauthentic(_) | Rejection::Stale | Rejection::AwaitsSecret | Rejection::SecretNotKept => 60,
+        Rejection::Unauthentic(_)
+        | Rejection::Stale
+        | Rejection::AwaitsSecret
+        | Rejection::SecretNotKept
+        | Rejection::RemovedPath => 60,
         _ => 1,
     })
 }

@@ -1,4 +1,4 @@
-//! Raw path to source, and the deadline: 404, 405.
+//! Raw path to source, and the deadline: 404, 405; 503 where the source is gone since less than two days.
 
 use std::sync::Arc;
 
@@ -42,7 +42,11 @@ pub(super) struct Selected {
 
 pub(super) fn select(_: &Gate, inbound: Inbound) -> Result<Selected, Rejection> {
     let Inbound { head, exchange } = inbound;
-    let (route, token) = exchange.snapshot.find(head.uri.path()).ok_or(Rejection::UnknownPath)?;
+    let path = head.uri.path();
+    let (route, token) = exchange.snapshot.find(path).ok_or_else(|| {
+        let was_there = exchange.snapshot.was_removed(path, exchange.came_at);
+        if was_there { Rejection::RemovedPath } else { Rejection::UnknownPath }
+    })?;
     let token = token.map(Secret::new);
     let _ = exchange.source.set(route.source.clone());
     if !route.source.provider.methods().contains(&&head.method) {

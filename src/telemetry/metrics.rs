@@ -36,6 +36,11 @@ struct BySourceHandshake {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ByUpstream {
     upstream: Arc<str>,
 }
@@ -104,9 +109,13 @@ pub struct Metrics {
     certificate_expires: Family<ByName, Gauge>,
     certificate_changes: Family<ByResult, Counter>,
     certificate_orders: Family<ByResult, Counter>,
+    reloads: Family<ByOutcome, Counter>,
+    config_loaded_at: Gauge,
     /// One exposition at a time: what is counted anew for each must not show half done.
     exposing: Mutex<()>,
 }
+
+const RELOAD_OUTCOMES: [&str; 5] = ["applied", "unchanged", "refused", "invalid", "failed"];
 
 fn seconds() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0])
@@ -207,6 +216,23 @@ impl Default for Metrics {
             "Certificates that were asked for: issued, or failed",
             certificate_orders.clone(),
         );
+        let reloads: Family<ByOutcome, Counter> = Family::default();
+        // From the start, so that an alert never lacks its series.
+        for outcome in RELOAD_OUTCOMES {
+            drop(reloads.get_or_create(&ByOutcome { outcome }));
+        }
+        registry.register(
+            "reloads",
+            "Times that the configuration was loaded anew, by what came of it",
+            reloads.clone(),
+        );
+        let config_loaded_at = Gauge::default();
+        registry.register_with_unit(
+            "config_loaded_at",
+            "When the configuration in force was loaded, since 1970",
+            Unit::Seconds,
+            config_loaded_at.clone(),
+        );
         registry.register("build", "What runs", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             registry,
@@ -237,6 +263,8 @@ impl Default for Metrics {
             certificate_expires,
             certificate_changes,
             certificate_orders,
+            reloads,
+            config_loaded_at,
             exposing: Mutex::default(),
         }
     }
@@ -290,6 +318,12 @@ impl Metrics {
     /// Whether an operator paused an upstream.
     pub fn upstream_paused(&self, upstream: &Arc<str>, paused: bool) {
         self.upstream_paused.get_or_create(&ByUpstream { upstream: upstream.clone() }).set(i64::from(paused));
+    }
+    /// An upstream is not configured any more: what is measured at it alone is gone. Its counters stay.
+    pub fn upstream_gone(&self, upstream: &Arc<str>) {
+        let label = ByUpstream { upstream: upstream.clone() };
+        self.breaker_open.remove(&label);
+        self.upstream_paused.remove(&label);
     }
     /// Open connections to the public listener.
     pub fn connections(&self, now: usize) {
@@ -346,6 +380,15 @@ impl Metrics {
     /// A certificate that was asked for was `issued`, or that `failed`.
     pub fn certificate_ordered(&self, result: &'static str) {
         self.certificate_orders.get_or_create(&ByResult { result }).inc();
+    }
+    /// The configuration was loaded anew. `outcome` is one of a closed set: `applied`, `unchanged`, `refused`, `invalid`,
+    /// `failed`.
+    pub fn reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&ByOutcome { outcome }).inc();
+    }
+    /// When the configuration in force was loaded, in seconds since 1970.
+    pub fn config_loaded_at(&self, unix_s: i64) {
+        self.config_loaded_at.set(unix_s);
     }
     /// As [`Metrics::expose`], after the deliveries were counted anew: `count` calls [`Metrics::deliveries`] and
     /// [`Metrics::oldest_due`] for all there are, and what it does not mention is gone.

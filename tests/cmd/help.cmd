@@ -24,6 +24,8 @@ hookward upstreams --help
 hookward upstreams pause --help
 hookward upstreams resume --help
 hookward status --help
+hookward reload --help
+hookward diff --help
 hookward store --help
 hookward store verify --help
 hookward store backup --help

@@ -4,6 +4,7 @@ mod audit;
 mod fake;
 mod hidden;
 mod operations;
+mod reload;
 mod schema;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
 use hookward::{
     admin::{
         self, Admin, FailureLog, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus,
-        api::PendingSecretRow,
+        api::{ConfigRow, PendingSecretRow, ReloadOutcome, ReloadRow},
     },
     config::model::{AdminToken, Role},
     event::State,
@@ -37,6 +38,7 @@ use tokio::{
 };
 
 use fake::{CANARY, Fake, event_id};
+use reload::reload_answer;
 
 const READER: &str = "reader-canary-5d1f";
 const OPERATOR: &str = "operator-canary-77aa";
@@ -57,12 +59,13 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
     let (asked, paused) = (store.clone(), Arc::new(Mutex::new(BTreeMap::new())));
     let health = Arc::new(Health::new(watch, move || asked.health().map_err(|error| error.to_string())));
     health.set_listening(true);
-    let tokens = tokens.iter().map(|(token, role)| AdminToken { token: Secret::new(*token), role: *role }).collect();
+    let tokens: Vec<_> =
+        tokens.iter().map(|(token, role)| AdminToken { token: Secret::new(*token), role: *role }).collect();
     let forgotten: Forgotten = Arc::new(|_| {});
     let (pauses, pausing) = (paused.clone(), store.clone());
     Given {
         listen,
-        tokens,
+        tokens: Box::new(move || tokens.clone()),
         health,
         metrics: Arc::default(),
         started_at: Instant::now(),
@@ -81,7 +84,7 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
         store_facts: StoreFacts { engine: "sqlite", durability: "fsync: survives a power cut", bytes_max: 100_000 },
         is_signature: Box::new(|source, header| source == "partssource" && header == "x-odd"),
         hidden: Box::new(|_| Some(Hidden::default())),
-        hidden_anywhere: Hidden::default(),
+        hidden_anywhere: Box::new(Hidden::default),
         event_keys: Box::new(|source, _| Err(format!("no id leads to the event key of source `{source}`"))),
         set_paused: Box::new(move |name, pause| {
             let (store, paused) = (pausing.clone(), paused.clone());
@@ -94,6 +97,16 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
                 }
                 Ok(true)
             })
+        }),
+        reload: Box::new(|request| Box::pin(async move { Ok(reload_answer(request)) })),
+        config: Box::new(|| ConfigRow {
+            loaded_at: "2026-11-21T08:00:00.000Z".into(),
+            last_reload: Some(ReloadRow {
+                at: "2026-11-21T09:00:00.000Z".into(),
+                outcome: ReloadOutcome::Invalid,
+                why: Some("the file has 2 errors".into()),
+            }),
+            restart: vec!["store.path".into()],
         }),
         pending_secrets: Box::new(|| {
             Box::pin(async {
@@ -292,7 +305,7 @@ async fn readiness_says_in_detail_what_is_wrong() {
     let gateway = Gateway::open().await;
     let ready = gateway.get("/readyz").await;
     insta::assert_snapshot!(ready.text(), @r#"
-    {"ready":true,"reasons":[],"checks":{"listener":"ok","store":"ok","clock":"ok","draining":"ok"},"counts":{"events":4,"keys":8,"bytes":4096,"due":1,"held":1,"parked":0,"dead":1}}
+    {"ready":true,"reasons":[],"checks":{"listener":"ok","store":"ok","clock":"ok","draining":"ok"},"counts":{"events":4,"keys":8,"bytes":4096,"due":1,"held":1,"parked":0,"dead":1},"config":{"loaded_at":"2026-11-21T08:00:00.000Z","last_reload":{"at":"2026-11-21T09:00:00.000Z","outcome":"invalid","why":"the file has 2 errors"},"restart":["store.path"]}}
     "#);
 
     gateway.store.broken.store(true, Relaxed);
@@ -609,6 +622,8 @@ async fn metrics_declare_everything_and_follow_the_store() {
     hookward_store_events gauge
     hookward_store_keys gauge
     hookward_ready gauge
+    hookward_reloads counter
+    hookward_config_loaded_at_seconds gauge
     hookward_build info
     ");
     for line in [

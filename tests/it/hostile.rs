@@ -173,10 +173,9 @@ fn gate(limits: &str) -> Arc<Gate> {
         clock: clock.clone(),
         sources: BTreeMap::default(),
     };
-    let lanes = Arc::new(
-        Lanes::start(&config.upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes"),
-    );
-    Gate::new(&config, store, lanes, health, metrics, clock)
+    let lanes =
+        Lanes::start(&config.upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes");
+    Gate::new(&config, store, &lanes, health, metrics, clock)
 }
 
 fn request(from: &str, signed: &[u8], body: WireBody) -> Request<WireBody> {

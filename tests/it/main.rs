@@ -22,6 +22,7 @@ mod modes;
 mod own_provider;
 mod powercut;
 mod readme;
+mod reload;
 mod remote_keys;
 mod running;
 mod store_tools;

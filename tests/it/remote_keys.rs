@@ -14,12 +14,12 @@ use crate::world::{Act, NOW_S, Reply, Upstream, World};
 
 const BODY: &[u8] = br#"{"id":"787053080478613556","type":2}"#;
 
-fn key() -> PrivateKey {
+pub(crate) fn key() -> PrivateKey {
     PrivateKey::generate(KeyKind::Ed25519, &mut rand::rng())
 }
 
 /// A key set with these keys, as a server answers it.
-fn set(keys: &[&PrivateKey]) -> Act {
+pub(crate) fn set(keys: &[&PrivateKey]) -> Act {
     let jwk = |key: &&PrivateKey| {
         let text = key.public().text(PublicFormat::Jwk).expect("every key has one");
         serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
@@ -28,7 +28,7 @@ fn set(keys: &[&PrivateKey]) -> Act {
     Act::Json(200, Box::leak(document.to_string().into_boxed_str()))
 }
 
-async fn sent(world: &World, key: &PrivateKey) -> Reply {
+pub(crate) async fn sent(world: &World, key: &PrivateKey) -> Reply {
     let provider = preset::find("discord").expect("it ships");
     let request = SignRequest::new(SigningKey::Private(key), BODY, Wall::from_unix_s(NOW_S));
     let signature = provider.scheme.sign(&request).expect("signed");
@@ -36,7 +36,7 @@ async fn sent(world: &World, key: &PrivateKey) -> Reply {
     world.post("/hooks/discord", &headers, BODY).await
 }
 
-fn source(url: &str, more: &str) -> String {
+pub(crate) fn source(url: &str, more: &str) -> String {
     format!("[sources.discord]\nprovider = \"discord\"\nremote_keys = {{ url = \"{url}\" }}\n{more}upstream = \"up\"\n")
 }
 

@@ -232,6 +232,16 @@ impl Gateway {
         self.process.child.id()
     }
 
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for a line of the log that has this in it.
+    pub(crate) fn line_with(&self, what: &str) -> String {
+        self.process.line_with(what)
+    }
+
     /// SIGTERM. Returns the exit code and the log.
     pub(crate) fn end(self) -> (Option<i32>, String) {
         self.end_by("TERM")

@@ -3,6 +3,7 @@
 mod failures;
 mod filter;
 mod operations;
+mod reload;
 mod status;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ pub(super) use filter::present;
 pub use failures::{CauseRow, FailureCount, FailureList, FailureRow};
 pub use filter::EventFilter;
 pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
+pub use reload::{ChangeRow, ConfigRow, ReloadAnswer, ReloadOutcome, ReloadRequest, ReloadRow};
 pub use status::{
     Checks, Counts, HealthDetail, PauseRow, PausedUpstream, PendingSecretRow, ReasonRow, Status, StoreRow, UpstreamRow,
 };

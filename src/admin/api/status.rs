@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FailureCount;
+use super::{ConfigRow, FailureCount};
 use crate::{store::Pause, telemetry::health::Reason};
 
 /// `GET /api/v1/status`.
@@ -73,6 +73,8 @@ pub struct HealthDetail {
     pub checks: Checks,
     /// Absent if the store does not answer in time.
     pub counts: Option<Counts>,
+    /// The configuration in force. A file that could not be loaded since is no reason not to be ready.
+    pub config: ConfigRow,
 }
 
 /// One reason.

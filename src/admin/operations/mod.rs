@@ -192,7 +192,7 @@ async fn find(admin: &Admin, id: EventId) -> Result<Operation, Problem> {
 fn row(admin: &Admin, caller: Caller, operation: &Operation) -> OperationRow {
     let plan = Plan::of(&operation.spec);
     let mut filter = plan.as_ref().map(|plan| plan.filter.clone()).unwrap_or_default();
-    if !admin.access.may_operate(caller) {
+    if !caller.may_operate() {
         filter = filter::shown(admin, &filter);
     }
     let mut row = row_of(operation, plan.as_ref(), filter);

@@ -14,7 +14,8 @@ async fn gateway() -> Gateway {
             attempt_id: true,
             event_key: false,
         };
-        given.hidden_anywhere = Hidden::all([Hidden::default(), hidden.clone(), Hidden::default()]);
+        let anywhere = Hidden::all([Hidden::default(), hidden.clone(), Hidden::default()]);
+        given.hidden_anywhere = Box::new(move || anywhere.clone());
         given.hidden = Box::new(move |source| match source {
             "partssource" => Some(hidden.clone()),
             "key-hidden" => Some(Hidden { event_key: true, ..hidden.clone() }),

@@ -55,8 +55,8 @@ impl Recorded {
             clock: clock.clone(),
             sources: BTreeMap::default(),
         };
-        let lanes = Arc::new(Lanes::start(&BTreeMap::default(), parts).await.expect("lanes"));
-        let gate = Gate::new(&config, store.clone(), lanes, health, metrics.clone(), clock);
+        let lanes = Lanes::start(&BTreeMap::default(), parts).await.expect("lanes");
+        let gate = Gate::new(&config, store.clone(), &lanes, health, metrics.clone(), clock);
         Self { store, metrics, gate, _data: data }
     }
 
