@@ -159,7 +159,8 @@ impl Lanes {
         let mut paused = parts.store.paused().await.map_err(StartError::Paused)?;
         let mut lanes = BTreeMap::new();
         for (name, upstream) in upstreams {
-            let client = Client::new(&upstream.url, upstream.ca.as_deref(), parts.clock.clone())
+            let (ca, own) = (upstream.ca.as_deref(), upstream.client_cert.as_ref());
+            let client = Client::showing(&upstream.url, ca, own, parts.clock.clone())
                 .map_err(|error| StartError::Client { upstream: name.clone(), error })?;
             let pause = paused.remove(name);
             if let Some(Pause { since, by }) = &pause {

@@ -211,9 +211,11 @@ impl Course {
         self.writing.get_or_insert((now, 0));
     }
 
-    /// The client took all that was written to it.
-    pub(super) fn flushed(&mut self) {
-        self.writing = None;
+    /// The client took all that was written to it. On HTTP/1.1 that was an answer, and it rests from now on.
+    pub(super) fn flushed(&mut self, now: Instant) {
+        if let (Some(_), Phase::Idle(since), None) = (self.writing.take(), &mut self.phase, &self.http2) {
+            *since = now;
+        }
     }
 
     /// Whether its end waits for a client that may still be sending: a socket closed on unread bytes is reset, and
@@ -258,6 +260,8 @@ impl Course {
             Phase::New(since) => bound(since + FIRST_BYTE_TIMEOUT.min(idle_timeout), Ended::FirstByte),
             // On HTTP/2 the client is told first, and has a moment to leave.
             Phase::Idle(_) if self.http2.is_some() && self.leaving.is_some() => {}
+            // Nor does anybody rest who is still reading an answer.
+            Phase::Idle(_) if self.http2.is_none() && self.writing.is_some() => {}
             Phase::Idle(since) => bound(since + idle_timeout, Ended::Idle),
             Phase::Head(since) => bound(since + header_timeout, Ended::Head),
             Phase::Busy => {}
@@ -391,7 +395,7 @@ mod tests {
             steady.wrote(&[b'x'; 4 << 10], began + s(second));
             assert!(steady.look(began + s(second)).is_ok(), "after {second} s");
         }
-        steady.flushed();
+        steady.flushed(began + s(600));
         assert!(steady.look(began + s(10_000)).is_ok(), "nothing is written any more");
     }
 
@@ -454,12 +458,12 @@ mod tests {
             course.answered(began);
         }
         course.wrote(&frame(5, 0, 1, 3), began);
-        course.flushed();
+        course.flushed(began);
         for second in 1..30 {
             let now = began + s(second);
             course.asked(now);
             course.wrote(&frame(5, 1, 5, 5), now);
-            course.flushed();
+            course.flushed(now);
             course.answered(now);
             assert!(course.look(now).is_ok(), "after {second} s");
         }

@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx)?;
         self.course.now(|course, now| match polled {
-            Poll::Ready(()) => course.flushed(),
+            Poll::Ready(()) => course.flushed(now),
             Poll::Pending => course.blocked(now),
         });
         polled.map(Ok)

@@ -127,7 +127,7 @@ impl Connections {
     }
 
     /// Lets a connection in, if there is a place for it.
-    fn admit(self: &Arc<Self>, peer: Option<IpAddr>, entrance: &Entrance) -> Result<Guest, Told> {
+    pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, entrance: &Entrance) -> Result<Guest, Told> {
         let limits = self.limits.load_full();
         let is_proxy = peer.is_none_or(|peer| is_trusted(&limits, peer));
         if entrance.proxy_protocol && !is_proxy {

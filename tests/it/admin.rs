@@ -600,6 +600,7 @@ async fn metrics_declare_everything_and_follow_the_store() {
     hookward_breaker gauge
     hookward_connections gauge
     hookward_connections_refused counter
+    hookward_connections_ended counter
     hookward_in_flight gauge
     hookward_body_memory_bytes gauge
     hookward_deliveries gauge
@@ -638,6 +639,7 @@ fn touch_all(metrics: &Metrics) {
     metrics.breaker(&name, 2);
     metrics.connections(3);
     metrics.connection_refused();
+    metrics.connection_ended("idle");
     metrics.in_flight(2, 4096);
 }
 

@@ -12,6 +12,7 @@ mod disk;
 mod end_to_end;
 mod explain;
 mod faults;
+mod front_door;
 mod fuzz;
 mod guard;
 mod handshakes;

@@ -143,7 +143,7 @@ pub(crate) fn echo(arguments: &[&str]) -> (Running, SocketAddr) {
 
 /// `hookward serve` with a configuration file in a directory, which holds its store, too.
 pub(crate) struct Gateway {
-    process: Running,
+    pub(crate) process: Running,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
 }

@@ -141,7 +141,7 @@ const CASES: &[(&str, &str)] = &[
     ("content-type forced to json and provider headers lost", "mistakes::content_type_and_the_providers_headers_are_kept"),
     ("form or gzip bodies changed", "mistakes::form_and_gzip_bodies_are_unchanged"),
     ("the first x-forwarded-for entry trusted", "mistakes::the_first_entry_of_x_forwarded_for_is_not_trusted"),
-    ("the right-most untrusted x-forwarded-for entry", "pending: trusted proxies"),
+    ("the right-most untrusted x-forwarded-for entry", "mistakes::the_right_most_untrusted_entry_of_x_forwarded_for_is_the_client"),
     ("dedupe decided before verification", "mistakes::copies_are_looked_for_after_verification_only"),
     ("events stuck \"scheduled\" after a store failure", "mistakes::a_failing_store_leaves_no_event_under_way_for_ever"),
     ("events stuck \"scheduled\" after a restart", "mistakes::an_attempt_cut_by_a_restart_is_made_again"),

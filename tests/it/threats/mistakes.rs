@@ -274,6 +274,28 @@ async fn form_and_gzip_bodies_are_unchanged() {
 }
 
 #[tokio::test]
+async fn the_right_most_untrusted_entry_of_x_forwarded_for_is_the_client() {
+    let source = source("hub", "github", "allow = [\"203.0.113.9\"]");
+    let trusted = |text: String| {
+        text.replacen("[server]\n", "[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n", 1)
+    };
+    let world = World::start_edited(&source, trusted).await;
+    let line = |value: &str| -> Lines { vec![("x-forwarded-for", value.into())] };
+    let mut cases = Vec::new();
+    for value in
+        ["203.0.113.9, 198.51.100.1", "203.0.113.9, 198.51.100.1, 10.0.0.1", "10.0.0.1", "unknown", "203.0.113.9, x"]
+    {
+        let lines = [github(BODY), line(value)].concat();
+        cases.push(Case { status: 403, ..refused(value, "hub", lines, BODY, "address_not_allowed") });
+    }
+    hold_refused(&world, &cases).await;
+    for value in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "198.51.100.1, 203.0.113.9, 10.0.0.1"] {
+        let body = value.as_bytes();
+        hold(&world, &[accepted(value, "hub", [github(body), line(value)].concat(), body)]).await;
+    }
+}
+
+#[tokio::test]
 async fn the_first_entry_of_x_forwarded_for_is_not_trusted() {
     let world = World::start(&source("hub", "github", "allow = [\"203.0.113.9\"]")).await;
     let mut cases = Vec::new();
