@@ -55,9 +55,18 @@ fn what_the_example_calls_a_default_is_the_default() {
         let shown = loaded.problems.render(false);
         if has_no_default {
             // These need something else that is not there: another upstream, a file, an order, another provider.
-            let is_alone = ["upstreams = ", "ca = ", "on_block = ", "params = ", "remote_keys = ", "enforce_until = "]
-                .iter()
-                .any(|key| line.starts_with(key));
+            let is_alone = [
+                "upstreams = ",
+                "ca = ",
+                "tls = ",
+                "client_cert = ",
+                "on_block = ",
+                "params = ",
+                "remote_keys = ",
+                "enforce_until = ",
+            ]
+            .iter()
+            .any(|key| line.starts_with(key));
             assert_eq!(loaded.problems.errors() > 0, is_alone, "{line}\n{shown}");
             assert!(!shown.contains("unknown key") && !shown.contains("must be"), "{line}\n{shown}");
         } else {

@@ -210,8 +210,8 @@ fn read_files(reader: &Reader<'_>, section: &mut Section<'_>, usable: &mut usize
             reader.problems.warn(&cert.place, what, "clients will refuse it: renew it, or take it out");
         }
         Err(why) => {
-            let help = "both are PEM files, relative to the configuration file; the user that runs Hookward must be \
-                        able to read them";
+            let help =
+                "both are PEM files, relative to the configuration file, which the user that runs Hookward can read";
             reader.problems.error(&cert.place, why, help);
         }
     }

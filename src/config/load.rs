@@ -105,7 +105,10 @@ impl Files {
             self.named.extend(tls.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]));
             self.named.extend(tls.clients.iter().map(|clients| clients.ca.clone()));
         }
-        self.named.extend(config.upstreams.values().filter_map(|upstream| upstream.ca.clone()));
+        for upstream in config.upstreams.values() {
+            let own = upstream.client_cert.iter().flat_map(|own| [own.cert.clone(), own.key.clone()]);
+            self.named.extend(upstream.ca.iter().cloned().chain(own));
+        }
         for source in config.sources.values() {
             self.named.extend(source.remote_keys.as_ref().and_then(|keys| keys.ca.clone()));
             if let Some(ClientCert::Issuer(authorities)) = &source.client_cert {

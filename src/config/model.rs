@@ -531,4 +531,6 @@ pub struct Upstream {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// PEM file with the authorities to trust instead of the system's, for an `https` URL.
     pub ca: Option<PathBuf>,
+    /// What it is shown of us, for an `https` URL.
+    pub client_cert: Option<CertificateFiles>,
 }

@@ -390,6 +390,9 @@ fn of_upstream(upstream: &Arc<Upstream>) -> Group {
     if let Some(ca) = &upstream.ca {
         lines.push(("trusts", ca.display().to_string()));
     }
+    if let Some(files) = &upstream.client_cert {
+        lines.push(("shows", files.cert.display().to_string()));
+    }
     Group::new(format!("upstream {}", upstream.name), lines)
 }
 

@@ -5,8 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::{
+    certificate::Certificate,
     load::{Reader, Secrets, read_text},
-    model::{Breaker, Retry, Upstream},
+    model::{Breaker, CertificateFiles, Retry, Upstream},
     read, secrets,
 };
 use crate::{
@@ -59,6 +60,7 @@ fn standard(name: &str, url: Uri) -> Upstream {
         signing_secret: None,
         headers: Vec::new(),
         ca: None,
+        client_cert: None,
     }
 }
 
@@ -101,7 +103,9 @@ pub(super) fn read(reader: &Reader<'_>, name: At<String>, value: Value<'_>) -> O
     if let Some(at) = section.read::<PathBuf>("ca") {
         upstream.ca = Some(read_ca(reader, &at, &upstream.url));
     }
-    section.later("tls", "write ca = \"…\" for the authorities to trust; client certificates come later");
+    if let Some(section) = section.section("tls") {
+        read_tls(reader, section, &mut upstream);
+    }
     section.finish();
     Some(UpstreamRead { upstream, place: name.place, url_place, retry_place, has_concurrency })
 }
@@ -252,6 +256,47 @@ fn is_ours(name: &HeaderName) -> bool {
 fn looks_secret(name: &HeaderName) -> bool {
     let name = name.as_str();
     ["authorization", "cookie", "token", "secret", "key", "password"].iter().any(|word| name.contains(word))
+}
+
+/// `tls = { ca, cert, key }`: whom to trust, and what to show.
+fn read_tls(reader: &Reader<'_>, mut section: Section<'_>, upstream: &mut Upstream) {
+    let place = section.place().clone();
+    if let Some(at) = section.read::<PathBuf>("ca") {
+        if upstream.ca.is_some() {
+            reader.problems.error(&at.place, "`ca` stands here and at the upstream itself", "keep one of them");
+        }
+        upstream.ca = Some(read_ca(reader, &at, &upstream.url));
+    }
+    let (cert, key) = (section.read::<PathBuf>("cert"), section.read::<PathBuf>("key"));
+    section.finish();
+    let (cert, key) = match (cert, key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => return,
+        _ => {
+            let help = "name both: cert = \"client.crt\" with its chain, and key = \"client.key\"";
+            reader.problems.error(&place, "a client certificate is two files, `cert` and `key`", help);
+            return;
+        }
+    };
+    if upstream.url.scheme_str() == Some("http") {
+        let help = "use an https URL, or take `cert` and `key` out";
+        reader.problems.error(&cert.place, "a client certificate is set and the URL is plain http", help);
+    }
+    let path = |at: &At<PathBuf>| reader.resolve(&at.place, &at.value);
+    let files = CertificateFiles { cert: path(&cert), key: path(&key) };
+    if reader.options.secrets == Secrets::Load {
+        match Certificate::read(&files) {
+            Ok(read) if !read.is_valid(reader.options.now) => {
+                let message = format!("this certificate is valid from {} until {}", read.not_before, read.not_after);
+                reader.problems.warn(&cert.place, message, "the upstream will refuse it: renew it");
+            }
+            Ok(_) => {}
+            Err(why) => {
+                reader.problems.error(&cert.place, why, "both are PEM files, relative to the configuration file");
+            }
+        }
+    }
+    upstream.client_cert = Some(files);
 }
 
 pub(super) fn read_ca(reader: &Reader<'_>, at: &At<PathBuf>, url: &Uri) -> PathBuf {

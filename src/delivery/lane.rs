@@ -47,8 +47,8 @@ pub(super) struct Lane {
     pub(super) settling: Semaphore,
     /// It leases nothing more: its upstream was changed or removed, or all lanes stop.
     pub(super) retired: CancellationToken,
-    /// The digest of the upstream's `ca`, as it was read.
-    pub(super) authorities: Option<[u8; 32]>,
+    /// Digests of the files that its client was made of, as they were read.
+    pub(super) files: Vec<Option<[u8; 32]>>,
 }
 
 /// What all lanes use.

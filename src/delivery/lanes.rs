@@ -5,7 +5,7 @@
 //! it has, and still serves the requests that came before. So a changed upstream may for a while get as many attempts
 //! more at a time as its old lane is still making.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
@@ -164,16 +164,15 @@ impl Lanes {
         let (mut by_name, mut new, mut paused) = (BTreeMap::new(), Vec::new(), None);
         for (name, upstream) in upstreams {
             let failed = |error| StartError::Client { upstream: name.clone(), error };
-            let authorities = upstream.ca.as_deref().and_then(digest_of);
+            let files = digests_of(upstream);
             let old = current.by_name.get(name);
-            let same =
-                |lane: &&Arc<Lane>| *lane.shared.target.upstream == **upstream && lane.authorities == authorities;
+            let same = |lane: &&Arc<Lane>| *lane.shared.target.upstream == **upstream && lane.files == files;
             if let Some(lane) = old.filter(same) {
                 by_name.insert(name.clone(), lane.clone());
                 continue;
             }
-            let client =
-                Client::new(&upstream.url, upstream.ca.as_deref(), self.common.clock.clone()).map_err(failed)?;
+            let (ca, own) = (upstream.ca.as_deref(), upstream.client_cert.as_ref());
+            let client = Client::showing(&upstream.url, ca, own, self.common.clock.clone()).map_err(failed)?;
             let pause = if let Some(lane) = old {
                 lane.shared.paused()
             } else {
@@ -190,7 +189,7 @@ impl Lanes {
                 tasks: self.tasks.clone(),
                 settling: Semaphore::new(lane::SETTLING_MAX),
                 retired: self.stop.child_token(),
-                authorities,
+                files,
             });
             by_name.insert(name.clone(), lane.clone());
             new.push(lane);
@@ -271,8 +270,10 @@ impl Drop for Lanes {
     }
 }
 
-/// Of a file with authorities, so that another file under the same name is noticed. One that cannot be read is none, and
-/// whoever makes a client of it says why.
-fn digest_of(file: &Path) -> Option<[u8; 32]> {
-    Some(Sha256::digest(std::fs::read(file).ok()?).into())
+/// Of the files that its client was made of, so that others under the same names are noticed. One that cannot be read is
+/// none, and is for the client to report.
+fn digests_of(upstream: &Upstream) -> Vec<Option<[u8; 32]>> {
+    let own = upstream.client_cert.iter().flat_map(|own| [&own.cert, &own.key]);
+    let digest = |file: &PathBuf| Some(Sha256::digest(std::fs::read(file).ok()?).into());
+    upstream.ca.iter().chain(own).map(digest).collect()
 }

@@ -20,10 +20,16 @@ use hyper_util::{
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
+    sign::SingleCertAndKey,
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{document::format_duration, policy::retry::parse_retry_after, time::Clock};
+use crate::{
+    config::{certificate::Certificate, model::CertificateFiles},
+    document::format_duration,
+    policy::retry::parse_retry_after,
+    time::Clock,
+};
 
 /// How much of an answer is read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -62,6 +68,9 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The files of `tls.cert` and `tls.key`.
+    #[error("failed to read the client certificate: {0}")]
+    Certificate(String),
     /// TLS itself.
     #[error("failed to set up tls: {0}")]
     Tls(rustls::Error),
@@ -111,13 +120,23 @@ impl fmt::Display for Trouble {
 impl Client {
     /// A client for `url`. For `https` it trusts the authorities in the PEM file `ca`, or else the system's.
     pub fn new(url: &Uri, ca: Option<&Path>, clock: Clock) -> Result<Self, ClientError> {
+        Self::showing(url, ca, None, clock)
+    }
+
+    /// As [`Client::new`]; and it shows this certificate to a server that asks for one.
+    pub fn showing(
+        url: &Uri,
+        ca: Option<&Path>,
+        certificate: Option<&CertificateFiles>,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_keepalive(Some(Duration::from_secs(30)));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(client_config(url, ca)?)
+            .with_tls_config(client_config(url, ca, certificate)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -199,7 +218,11 @@ impl Client {
 }
 
 /// TLS towards `url`: its authorities are those in the PEM file `ca`, or else the system's.
-pub(super) fn client_config(url: &Uri, ca: Option<&Path>) -> Result<ClientConfig, ClientError> {
+pub(super) fn client_config(
+    url: &Uri,
+    ca: Option<&Path>,
+    certificate: Option<&CertificateFiles>,
+) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -212,7 +235,13 @@ pub(super) fn client_config(url: &Uri, ca: Option<&Path>) -> Result<ClientConfig
         // Never used: the URL has no TLS. A system without authorities still starts.
         None => builder.with_root_certificates(RootCertStore::empty()),
     };
-    Ok(builder.with_no_client_auth())
+    Ok(match certificate {
+        Some(files) => {
+            let own = Certificate::read(files).map_err(ClientError::Certificate)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key)))
+        }
+        None => builder.with_no_client_auth(),
+    })
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {

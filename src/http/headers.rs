@@ -254,6 +254,7 @@ mod tests {
             signing_secret: None,
             headers: vec![],
             ca: None,
+            client_cert: None,
         }
     }
 

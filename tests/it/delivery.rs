@@ -200,6 +200,7 @@ fn upstream(address: std::net::SocketAddr) -> Upstream {
         signing_secret: None,
         headers: vec![],
         ca: None,
+        client_cert: None,
     }
 }
 

@@ -371,3 +371,27 @@ async fn until_the_first_certificate_is_issued_handshakes_fail_and_readiness_doe
     let tried = world.metric("hookward_certificate_orders_total{result=\"failed\"}").await;
     assert_eq!(tried, 0);
 }
+
+#[tokio::test]
+async fn an_upstream_is_shown_the_certificate_that_it_asks_for() {
+    let place = Place::new();
+    let (services, file) = place.clients("services");
+    services.issue(&["gateway.example"]).write(place.path(), "own");
+    place.authority.write(&place.path().join("servers.pem"));
+    // A gateway is the upstream of another: it lets in whom its authorities vouch for.
+    let inner_tls = format!("{}, client_ca = {file}", place.tls());
+    let inner = world(&inner_tls, SOURCE).await;
+    let ca = format!("ca = {:?}", place.path().join("servers.pem").display().to_string());
+    let came = "hookward_webhooks_total{source=\"orders\"";
+    for (shows, reaches) in [(String::new(), 0), (format!(", {}", pair_at(place.path(), "own")), 1)] {
+        let url = format!("https://{}{PATH}", inner.gateway.public);
+        let outer = World::start(&format!(
+            "{}\n[upstreams.inner]\nurl = \"{url}\"\ntls = {{ {ca}{shows} }}\n",
+            SOURCE.replace("\"up\"", "\"inner\"")
+        ))
+        .await;
+        assert_eq!(outer.send("partssource", SECRET, PATH, b"{\"n\":1}", 0).await.status, 200);
+        outer.until_metric("hookward_attempts_total{upstream=\"inner\"", 1).await;
+        assert_eq!(inner.metric(came).await, reaches, "with {shows:?}");
+    }
+}

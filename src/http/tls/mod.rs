@@ -426,7 +426,7 @@ mod tests {
         let front = open(&first).expect("it opens");
         let serving = front.serving();
         let missing = CertificateFiles { cert: directory.path().join("none"), key: directory.path().join("none") };
-        let with_missing = tls([&first.certificates[..], &[missing.clone()]].concat());
+        let with_missing = tls([&first.certificates[..], std::slice::from_ref(&missing)].concat());
         assert!(open(&with_missing).is_err(), "a start reads everything");
         let clients = Some(ClientAuthorities { ca: missing.cert, required: true });
         let without_authorities = Arc::new(Tls { clients, ..Tls::clone(&first) });

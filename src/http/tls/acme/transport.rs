@@ -30,7 +30,7 @@ impl Transport {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(client_config(&acme.directory, acme.ca.as_deref())?)
+            .with_tls_config(client_config(&acme.directory, acme.ca.as_deref(), None)?)
             .https_only()
             .enable_http1()
             .wrap_connector(tcp);
