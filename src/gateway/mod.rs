@@ -190,7 +190,9 @@ impl Gateway {
         for socket in sockets {
             let (closing, connections) = (self.closing.clone(), self.connections.clone());
             let (stack, limits, count) = (stack.clone(), connection_limits.clone(), count.clone());
-            self.tasks.push(tokio::spawn(listener::serve(socket, stack, limits, closing, connections, count)));
+            // Among its own connections, so that whoever waits for them waits for what it still accepts, too.
+            let serving = listener::serve(socket, stack, limits, closing, connections.clone(), count);
+            connections.spawn(serving);
         }
         self.parts.health.set_listening(true);
 
