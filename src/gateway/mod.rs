@@ -86,7 +86,7 @@ pub enum StartError {
     #[error(transparent)]
     Upstream(#[from] delivery::StartError),
     /// The sockets that were passed to this process.
-    #[error("failed to take over the sockets of the service manager: {0}")]
+    #[error("failed to take over the sockets of the service manager")]
     Passed(#[from] PassedError),
     /// A listener.
     #[error("failed to listen on {address}: {error}; stop what listens there, or change `{name}`")]
