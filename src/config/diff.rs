@@ -3,25 +3,21 @@
 //! What is compared is what the files say, so that no key can be forgotten here; which of them need a restart is a list
 //! of its own. Defaults are not spelt out.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use super::{Config, Memory, secrets::CONTENT};
+use super::{Config, Memory, model::Tls, secrets::CONTENT};
 use crate::{
     document::{Difference, format_size},
     event::Name,
 };
 
 /// What can be read at the start only. A key counts with all below it.
-const RESTART: [&str; 14] = [
+const RESTART: [&str; 10] = [
     "server.listen",
-    "server.tls",
+    "server.tls.acme",
     "server.limits.connections_max",
     "server.limits.in_flight_max",
     "server.limits.body_memory_max",
-    "server.limits.header_timeout",
-    "server.limits.idle_timeout",
-    "server.limits.connection_age_max",
-    "server.limits.connection_requests_max",
     "admin.listen",
     "store",
     "replay.capacity",
@@ -94,6 +90,7 @@ impl Diff {
 
 /// What `new` does otherwise than `old`.
 pub fn diff(old: &Config, new: &Config) -> Diff {
+    let needs_restart = RestartKeys::of(old, new);
     let mut changes = Vec::new();
     named(&mut changes, "source", old.sources.keys(), new.sources.keys());
     named(&mut changes, "upstream", old.upstreams.keys(), new.upstreams.keys());
@@ -117,9 +114,14 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
                     (_, false) => "removed",
                     _ => "changed",
                 };
-                Change { mark: Mark::Changed, what, detail: format!("{secret} {how}"), restart: restart(key) }
+                Change { mark: Mark::Changed, what, detail: format!("{secret} {how}"), restart: needs_restart.key(key) }
             }
-            None => Change { mark: Mark::Changed, what, detail: detail(of_it, &difference), restart: restart(key) },
+            None => Change {
+                mark: Mark::Changed,
+                what,
+                detail: detail(of_it, &difference),
+                restart: needs_restart.key(key),
+            },
         };
         changes.push(change);
     }
@@ -184,12 +186,26 @@ fn detail(of_it: &str, difference: &Difference) -> String {
     if was == is { format!("{of_it} changed") } else { format!("{of_it} {was} -> {is}") }
 }
 
-/// The key of the list above that a key falls under.
-fn restart(key: &str) -> Option<String> {
-    let found = RESTART.into_iter().find(|known| is_below(key, known))?;
-    // Of a table all of which needs one, the very key.
-    let shown = key.find('[').map_or(key, |at| &key[..at]);
-    Some(if matches!(found, "store" | "log") { shown.to_owned() } else { found.to_owned() })
+/// Which keys need a restart.
+#[derive(Clone, Copy)]
+struct RestartKeys {
+    /// TLS came or went: a listener speaks it from its start on, or not at all.
+    tls: bool,
+}
+
+impl RestartKeys {
+    fn of(old: &Config, new: &Config) -> Self {
+        Self { tls: old.server.tls().is_some() != new.server.tls().is_some() }
+    }
+
+    /// The key of the list above that a key falls under.
+    fn key(self, key: &str) -> Option<String> {
+        let tls = (self.tls && is_below(key, "server.tls")).then_some("server.tls");
+        let found = tls.or_else(|| RESTART.into_iter().find(|known| is_below(key, known)))?;
+        // Of a table all of which needs one, the very key.
+        let shown = key.find('[').map_or(key, |at| &key[..at]);
+        Some(if matches!(found, "store" | "log") { shown.to_owned() } else { found.to_owned() })
+    }
 }
 
 fn is_below(key: &str, above: &str) -> bool {
@@ -214,16 +230,19 @@ impl Config {
         }
         let mut mixed = new;
         let written = std::mem::take(&mut mixed.written);
-        mixed.written = written.keeping(&self.written, |key| RESTART.into_iter().any(|known| is_below(key, known)));
+        let needs_restart = RestartKeys::of(self, &mixed);
+        mixed.written = written.keeping(&self.written, |key| needs_restart.key(key).is_some());
+        // The sockets stay, and whether they speak TLS; the certificates may be others.
+        let tls = mixed.server.tls().cloned();
         mixed.server.listeners.clone_from(&self.server.listeners);
+        for old in mixed.server.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            let acme = old.acme.clone();
+            *old = tls.as_ref().map_or_else(|| old.clone(), |tls| Arc::new(Tls { acme, ..Tls::clone(tls) }));
+        }
         let (limits, old) = (&mut mixed.server.limits, &self.server.limits);
         limits.connections_max = old.connections_max;
         limits.in_flight_max = old.in_flight_max;
         limits.body_memory_max = old.body_memory_max;
-        limits.header_timeout = old.header_timeout;
-        limits.idle_timeout = old.idle_timeout;
-        limits.connection_age_max = old.connection_age_max;
-        limits.connection_requests_max = old.connection_requests_max;
         mixed.admin.listen = self.admin.listen;
         mixed.store = self.store.clone();
         mixed.replay = self.replay.clone();

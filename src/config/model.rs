@@ -70,6 +70,13 @@ pub struct Server {
     pub limits: Limits,
 }
 
+impl Server {
+    /// TLS of the listeners that speak it: all share one.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.listeners.iter().find_map(|listener| listener.tls.as_ref())
+    }
+}
+
 /// One public listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {

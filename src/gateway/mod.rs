@@ -1,9 +1,11 @@
 //! Composition: the only module that knows every part. Start, watch, drain.
 //!
+//! * `door`: what a reload changes of connections and certificates.
 //! * `reload`: taking another configuration while it runs.
 //! * `watch`: noticing that its files changed.
 //! * `given`: what the admin listener gets to see and to do.
 
+mod door;
 mod drain;
 mod given;
 pub mod notify;
@@ -31,7 +33,7 @@ use crate::{
     http::{
         client_body::ClientBody,
         connected::Connected,
-        listener::{self, ConnectionLimits, Connections, Entrance, TlsConfig, Told},
+        listener::{self, Connections, Entrance, TlsConfig, Told},
         passed::{Passed, PassedError},
         socket::Socket,
         tls::{Front, TlsError},
@@ -100,7 +102,7 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The sockets that were passed to this process.
-    #[error("failed to take over the sockets of the service manager: {0}")]
+    #[error("failed to take over the sockets of the service manager")]
     Passed(#[from] PassedError),
     /// A listener.
     #[error("failed to listen on {address}: {error}; stop what listens there, or change `{name}`")]
@@ -192,16 +194,6 @@ impl Gateway {
 
     fn listen(&mut self, sockets: Vec<Socket>, admin: TcpListener) {
         let config = self.live.running();
-        let limits = &config.server.limits;
-        let connection_limits = ConnectionLimits {
-            connections_max: limits.connections_max,
-            header_timeout: limits.header_timeout,
-            idle_timeout: limits.idle_timeout,
-            age_max: limits.connection_age_max,
-            requests_max: limits.connection_requests_max,
-            trusted_proxies: config.server.trusted_proxies.clone(),
-            health_path: config.server.health_path.clone(),
-        };
         let stack = ingress::stack(&self.parts.gate).map_request(
             |(connected, request): (Arc<Connected>, Request<ClientBody>)| {
                 let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
@@ -210,19 +202,21 @@ impl Gateway {
             },
         );
         let metrics = self.parts.metrics.clone();
-        let connections = Connections::new(connection_limits, move |told| match told {
+        let connections = Connections::new(door::limits(&config), move |told| match told {
             Told::Open(open) => metrics.connections(open),
             Told::Refused => metrics.connection_refused(),
             Told::Ended(why) => metrics.connection_ended(why.name()),
         });
+        self.live.add(Arc::new(door::Door { connections: connections.clone(), front: self.parts.front.clone() }));
         for (socket, listener) in sockets.into_iter().zip(&config.server.listeners) {
             let front = self.parts.front.clone().filter(|_| listener.tls.is_some());
             let tls = front.map(|front| -> TlsConfig { Arc::new(move || front.serving()) });
             let entrance = Entrance { tls, proxy_protocol: listener.proxy_protocol, h2c: listener.h2c };
             let (stack, connections) = (stack.clone(), connections.clone());
             let (closing, tracker) = (self.closing.clone(), self.connections.clone());
-            let serving = listener::serve(socket, entrance, stack, connections, closing, tracker);
-            self.tasks.push(tokio::spawn(serving));
+            // Among its own connections, so that whoever waits for them waits for what it still accepts, too.
+            let serving = listener::serve(socket, entrance, stack, connections, closing, tracker.clone());
+            tracker.spawn(serving);
         }
         self.parts.health.set_listening(true);
 
@@ -321,11 +315,15 @@ fn store_facts(store: &config::model::Store) -> admin::StoreFacts {
     admin::StoreFacts { engine, durability, bytes_max: store.disk_bytes_max }
 }
 
-/// TLS of the listeners that speak it: all share one.
+/// What TLS of the listeners needs, if one speaks it.
 fn front(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Option<Arc<Front>>, TlsError> {
-    let tls = config.server.listeners.iter().find_map(|listener| listener.tls.as_ref());
-    let sources_judge = config.sources.values().any(|source| source.client_cert.is_some());
-    tls.map(|tls| Front::open(tls, sources_judge, clock.clone(), metrics.clone()).map(Arc::new)).transpose()
+    let open = |tls| Front::open(tls, sources_judge(config), clock.clone(), metrics.clone()).map(Arc::new);
+    config.server.tls().map(open).transpose()
+}
+
+/// Whether a source looks at certificates of clients, so that they have to be asked for.
+fn sources_judge(config: &Config) -> bool {
+    config.sources.values().any(|source| source.client_cert.is_some())
 }
 
 /// Parks deliveries to upstreams that are not among these, lets those to the others go on, and says so.

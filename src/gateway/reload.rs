@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Parts, report_parked, smallest_tolerance, source_rules};
+use super::{Parts, notify, report_parked, smallest_tolerance, source_rules};
 use crate::{
     admin::api::{ChangeRow, ConfigRow, ReloadAnswer, ReloadOutcome, ReloadRequest, ReloadRow},
     config::{self, Config, Diff, Files, LoadOptions, Loaded},
@@ -111,6 +111,8 @@ impl Live {
     /// Loads the file anew and takes what it says, or says why not. The error is the store's, and then nothing changed.
     pub async fn reload(self: &Arc<Self>, request: ReloadRequest) -> Result<ReloadAnswer, StoreError> {
         let _one_at_a_time = self.reloading.lock().await;
+        // Dropped, it says that all is ready again.
+        let _told = (!request.dry_run).then(notify::reloading);
         let answer = self.try_reload(request).await;
         if !request.dry_run {
             self.note(answer.as_ref());

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::{
         fd::AsFd as _,
         unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream},
 };
 
 use super::passed::PassedSocket;
@@ -68,7 +68,7 @@ impl Socket {
     /// given to [`Socket::of`].
     pub async fn open(at: &ListenAt) -> io::Result<Self> {
         let (listener, file) = match at {
-            ListenAt::Tcp(address) => (Listening::Tcp(TcpListener::bind(address).await?), None),
+            ListenAt::Tcp(address) => (Listening::Tcp(bind_tcp(*address)?), None),
             ListenAt::Unix(path) => {
                 let (listener, file) = bind_unix(path).await?;
                 (Listening::Unix(listener), Some(file))
@@ -156,7 +156,7 @@ impl Socket {
     }
 }
 
-fn of_tcp((stream, peer): (TcpStream, std::net::SocketAddr)) -> (Stream, Option<IpAddr>) {
+fn of_tcp((stream, peer): (TcpStream, SocketAddr)) -> (Stream, Option<IpAddr>) {
     let _ = stream.set_nodelay(true);
     (Stream::Tcp(stream), Some(peer.ip().to_canonical()))
 }
@@ -189,6 +189,15 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// As the library binds it, but for its queue, which is short there.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What the last process left in TIME-WAIT is no reason to wait. It shares the port with nobody.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
@@ -286,7 +295,7 @@ mod tests {
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
-    fn tcp(at: &ListenAt) -> std::net::SocketAddr {
+    fn tcp(at: &ListenAt) -> SocketAddr {
         at.tcp().expect("an address")
     }
 

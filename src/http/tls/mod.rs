@@ -242,26 +242,32 @@ impl Front {
         }
     }
 
-    /// Serves another configuration from now on. On an error everything stays as it is.
-    pub fn apply(&self, tls: &Arc<Tls>, sources_judge: bool) -> Result<(), TlsError> {
-        let mut state = self.lock();
-        if state.tls.acme != tls.acme {
-            return Err(TlsError("`tls.acme` changes with a restart only".to_owned()));
-        }
+    /// Reads all that another configuration names, and changes nothing yet. What it returns serves it, from the next
+    /// connection on.
+    pub fn prepare(
+        self: &Arc<Self>,
+        tls: &Arc<Tls>,
+        sources_judge: bool,
+    ) -> Result<impl FnOnce() + Send + use<>, TlsError> {
+        let asked = {
+            let state = self.lock();
+            if state.tls.acme != tls.acme {
+                return Err(TlsError("`tls.acme` changes with a restart only".to_owned()));
+            }
+            state.asked.clone()
+        };
         let mut new = State::read(tls, sources_judge).map_err(TlsError)?;
-        new.asked = state.asked.take();
-        match new.serve(&self.clock, &self.challenges) {
-            Ok(serving) => {
-                self.serving.store(serving);
-                *state = new;
-                self.tell(&mut state);
-                Ok(())
-            }
-            Err(why) => {
-                state.asked = new.asked;
-                Err(TlsError(why))
-            }
-        }
+        new.asked = asked;
+        new.serve(&self.clock, &self.challenges).map_err(TlsError)?;
+        let front = self.clone();
+        Ok(move || {
+            let mut state = front.lock();
+            // Another may have come meanwhile.
+            new.asked = state.asked.take();
+            *state = new;
+            front.swap(&state);
+            front.tell(&mut state);
+        })
     }
 
     /// Serves a certificate that was asked for.
@@ -423,7 +429,7 @@ mod tests {
     async fn another_configuration_is_served_whole_or_not_at_all() {
         let directory = tempfile::tempdir().expect("a directory");
         let first = tls(vec![write(directory.path(), "a")]);
-        let front = open(&first).expect("it opens");
+        let front = Arc::new(open(&first).expect("it opens"));
         let serving = front.serving();
         let missing = CertificateFiles { cert: directory.path().join("none"), key: directory.path().join("none") };
         let with_missing = tls([&first.certificates[..], std::slice::from_ref(&missing)].concat());
@@ -439,10 +445,12 @@ mod tests {
         };
         let asking = Arc::new(Tls { acme: Some(acme), ..Tls::clone(&first) });
         for wrong in [with_missing, without_authorities, asking] {
-            assert!(front.apply(&wrong, false).is_err());
+            assert!(front.prepare(&wrong, false).is_err());
             assert!(Arc::ptr_eq(&front.serving(), &serving));
         }
-        front.apply(&first, true).expect("it is applied");
+        let swap = front.prepare(&first, true).expect("it can be served");
+        assert!(Arc::ptr_eq(&front.serving(), &serving), "not yet");
+        swap();
         let now = front.serving();
         assert!(!Arc::ptr_eq(&now, &serving));
         // Sessions are resumed only where no client has to prove anything.

@@ -96,7 +96,7 @@ async fn what_waits_in_the_queue_of_our_own_socket_is_served_before_it_closes() 
     // While it stands still the kernel accepts for it; the order to end is there when it goes on.
     process.signal("STOP");
     let mut waiting = Vec::new();
-    for n in 0..50 {
+    for n in 0..300 {
         let mut stream = connected(at).await;
         stream.write_all(&webhook(&format!("{{\"n\":{n}}}"))).await.expect("the kernel has it");
         waiting.push(stream);
