@@ -1,7 +1,7 @@
 //! Client address, well-formedness, and a place among the requests in flight: 400, 403, 503.
 //!
 //! Nothing here belongs to a source but its address list: what is unverified takes only from the server's own
-//! limits, and of those only the share of its client address.
+//! limits, and of those only the share of its client address and of all that is unverified.
 
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
     if !place.grow(1) {
         return Err(Rejection::TooManyInFlight);
     }
-    cx.unproven = Some(Unproven { _place: place, bytes });
+    let seat = gate.crowd.enter(gate.clock.monotonic()).ok_or(Rejection::TooManyInFlight)?;
+    cx.unproven = Some(Unproven { _place: place, bytes, seat: Some(seat) });
     let permit = gate.in_flight.clone().try_acquire_owned().map_err(|_| Rejection::TooManyInFlight)?;
     cx.permits.push(Arc::new(permit));
     Ok(Admitted { cx, head, token })

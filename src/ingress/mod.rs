@@ -13,6 +13,7 @@ mod admit;
 mod budget;
 mod challenge;
 mod claim;
+mod crowd;
 mod destination;
 mod failures;
 mod full;
@@ -29,7 +30,9 @@ mod restored;
 mod routes;
 mod select;
 mod step;
+mod streaks;
 mod verify;
+mod waive;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -53,14 +56,21 @@ use crate::{
     verify::Key,
 };
 
+use budget::Allowance;
+use crowd::Crowd;
+use streaks::Streaks;
+
 pub use budget::Budget;
 pub use failures::{Failed, Failures};
 pub use outcome::{Ack, Rejection};
 pub use pending::{Pending, PendingSecret, is_configured};
 pub use routes::Snapshot;
 
-/// Requests not verified yet that every client address may have in flight.
-const UNPROVEN_PER_CLIENT_MIN: u64 = 16;
+/// Requests not verified yet that every client address may have in flight, if that is not most of all there may be.
+const UNPROVEN_PER_CLIENT_MIN: usize = 16;
+
+/// What did not verify and was let through has this part of places and bytes, whatever its upstream does with it.
+const WAIVED_PART: usize = 8;
 
 /// A body on the wire.
 pub type WireBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -84,12 +94,18 @@ pub struct Gate {
     /// Shares of a client address in what is not verified yet: places, and bytes.
     unproven_requests: Arc<PerClient>,
     unproven_bytes: Arc<PerClient>,
+    /// All who are not verified yet.
+    crowd: Arc<Crowd>,
+    /// For what is let through although it did not verify: places, and bytes.
+    waived_requests: Arc<Semaphore>,
+    waived_bytes: Arc<Allowance>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     clock: Clock,
     full_said: full::Said,
     pending: Arc<Pending>,
     failures: Arc<Failures>,
+    streaks: Streaks,
     /// When the store was restored from a backup, if it was.
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
@@ -118,6 +134,14 @@ impl Gate {
         let limits = &config.server.limits;
         let restored_at = store.restored_at();
         restored::warn_of_untimed(config, restored_at, clock.wall());
+        waive::warn(config, clock.wall());
+        for source in config.sources.values() {
+            if let Some(count) = source.provider.sender.disables_after {
+                metrics.disables_after(&source.name, count);
+            }
+        }
+        let unproven_max = limits.in_flight_max.div_ceil(2);
+        let per_client = (limits.in_flight_max / 10).max(UNPROVEN_PER_CLIENT_MIN).min(unproven_max.div_ceil(2));
         let capacity = std::num::NonZeroUsize::new(config.replay.capacity).unwrap_or(std::num::NonZeroUsize::MIN);
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, clock.monotonic())),
@@ -128,14 +152,18 @@ impl Gate {
             budget: Budget::new(limits.body_memory_max),
             in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
             in_flight_max: limits.in_flight_max,
-            unproven_requests: PerClient::new((limits.in_flight_max as u64 / 10).max(UNPROVEN_PER_CLIENT_MIN)),
+            unproven_requests: PerClient::new(per_client as u64),
             unproven_bytes: PerClient::new(limits.body_memory_max / 10),
+            crowd: Crowd::new(unproven_max),
+            waived_requests: Arc::new(Semaphore::new(limits.in_flight_max.div_ceil(WAIVED_PART))),
+            waived_bytes: Allowance::new(limits.body_memory_max / WAIVED_PART as u64),
             health,
             metrics,
             clock,
             full_said: full::Said::default(),
             pending: Arc::new(Pending::new(&config.store)),
             failures: Arc::default(),
+            streaks: Streaks::default(),
             restored_at,
             cut: CancellationToken::new(),
         })
@@ -164,6 +192,11 @@ impl Gate {
     /// Requests in flight, and bytes of bodies they hold.
     pub fn load(&self) -> (usize, u64) {
         (self.in_flight_max - self.in_flight.available_permits(), self.budget.taken())
+    }
+
+    /// How often in a row webhooks of this source were answered with no 2xx, as its provider counts them.
+    pub fn refusals_in_a_row(&self, source: &str) -> u32 {
+        self.streaks.of(source)
     }
 
     /// Waits until every flight has landed. New ones can still begin: close the listeners first.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::remote_keys::Remote;
+use super::{budget::Allowance, remote_keys::Remote};
 use crate::{
     config::{Config, Source},
     policy::rate::Bucket,
@@ -37,6 +37,8 @@ pub(super) struct Route {
     pub(super) rate: Option<Mutex<Bucket>>,
     /// Verified requests and their flights.
     pub(super) in_flight: Option<Arc<Semaphore>>,
+    /// Bytes of their bodies.
+    pub(super) bytes: Option<Arc<Allowance>>,
     /// The secrets that count now.
     pub(super) keys: ArcSwap<Keyring>,
     pub(super) remote: Remote,
@@ -47,13 +49,20 @@ impl Snapshot {
     pub fn new(config: &Config, now: Instant) -> Self {
         let mut exact = HashMap::new();
         let mut with_token = Vec::new();
+        let limits = &config.server.limits;
+        // One that has nobody beside it may have all.
+        let shares = config.sources.len() > 1;
         for source in config.sources.values() {
             let route = Arc::new(Route {
                 source: source.clone(),
                 rate: source.rate.map(|rate| Mutex::new(Bucket::new(rate, now))),
                 keys: ArcSwap::from_pointee(source.keyring.clone()),
                 remote: Remote::default(),
-                in_flight: source.in_flight_max.map(|max| Arc::new(Semaphore::new(max))),
+                in_flight: source
+                    .in_flight_max
+                    .or_else(|| shares.then(|| limits.in_flight_max.div_ceil(2)))
+                    .map(|max| Arc::new(Semaphore::new(max))),
+                bytes: shares.then(|| Allowance::new(limits.body_memory_max / 2)),
             });
             match &source.path.around_token {
                 None => {
