@@ -116,6 +116,8 @@ pub type EventKeys = Box<dyn Fn(&str, &str) -> Result<Vec<Key>, String> + Send +
 pub type SetPaused = Box<dyn Fn(String, Option<Pause>) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
 /// The secrets that wait for an operator; `None` if they cannot be listed.
 pub type PendingSecrets = Box<dyn Fn() -> BoxFuture<'static, Option<Vec<api::PendingSecretRow>>> + Send + Sync>;
+/// How every configured source is doing, asked anew for every answer.
+pub type Sources = Box<dyn Fn() -> Vec<api::SourceRow> + Send + Sync>;
 /// Told after the store has forgotten the keys of these events, so that the guard forgets them too.
 pub type Forgotten = Arc<dyn Fn(&[EventId]) + Send + Sync>;
 
@@ -151,6 +153,8 @@ pub struct Given {
     pub set_paused: SetPaused,
     /// Secrets that wait for an operator.
     pub pending_secrets: PendingSecrets,
+    /// The configured sources.
+    pub sources: Sources,
     /// Told of every event whose keys were freed.
     pub forgotten: Forgotten,
     /// Carries out what is done to many events.
@@ -175,6 +179,7 @@ pub struct Admin {
     event_keys: EventKeys,
     set_paused: SetPaused,
     pending_secrets: PendingSecrets,
+    sources: Sources,
     forgotten: Forgotten,
     operations: Arc<Operations>,
     failures: Arc<FailureLog>,
@@ -205,6 +210,7 @@ impl Admin {
             event_keys: given.event_keys,
             set_paused: given.set_paused,
             pending_secrets: given.pending_secrets,
+            sources: given.sources,
             forgotten: given.forgotten,
             operations: given.operations,
             failures: given.failures,

@@ -14,7 +14,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    admin::{self, Admin, FailureLog, Operations, UpstreamStatus, api::PendingSecretRow},
+    admin::{
+        self, Admin, FailureLog, Operations, UpstreamStatus,
+        api::{PendingSecretRow, SourceRow},
+    },
     config::{
         self, Config,
         model::{Durability, Engine, ListenAt},
@@ -27,11 +30,11 @@ use crate::{
         listener::{self, ConnectionLimits},
         socket::Socket,
     },
-    ingress::{self, Gate, PendingSecret},
+    ingress::{self, Gate, PendingSecret, SourceStatus},
     secret::Secret,
     store::{self, EventStore, StoreError, memory::MemoryStore, sqlite::SqliteStore},
     telemetry::{ClockWatch, Health, Metrics},
-    time::Clock,
+    time::{Clock, Wall},
 };
 
 /// How often expired keys and old history are looked for.
@@ -204,6 +207,7 @@ impl Gateway {
     fn given(&self) -> admin::Given {
         let parts = &self.parts;
         let (lanes, pausing, gate) = (parts.lanes.clone(), parts.lanes.clone(), parts.gate.clone());
+        let standing = parts.gate.clone();
         let sources = || self.config.sources.clone();
         let (signing, hiding, keying) = (sources(), sources(), sources());
         let (pending, handing_over) = (parts.gate.pending().clone(), Arc::new(sources()));
@@ -248,6 +252,7 @@ impl Gateway {
                     Some(listed.ok()?.into_iter().map(|row| pending_row(row, is_secret)).collect())
                 })
             }),
+            sources: Box::new(move || standing.sources().into_iter().map(source_row).collect()),
             forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
             operations: parts.operations.clone(),
             failures: parts.failures.clone(),
@@ -360,6 +365,15 @@ fn pending_row(pending: PendingSecret, is_secret: impl Fn(&str) -> bool) -> Pend
             .to_owned()
     };
     PendingSecretRow { source, at, from, fingerprint, file, help }
+}
+
+fn source_row(source: SourceStatus) -> SourceRow {
+    SourceRow {
+        name: source.name.to_string(),
+        refusals_in_a_row: source.refusals_in_a_row,
+        disables_after: source.disables_after,
+        unenforced_until: source.unenforced_until.map(Wall::rfc3339),
+    }
 }
 
 fn upstream_status(lane: LaneStatus) -> UpstreamStatus {

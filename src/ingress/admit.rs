@@ -36,10 +36,11 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
     if !place.grow(1) {
         return Err(Rejection::TooManyInFlight);
     }
-    let seat = gate.crowd.enter(gate.clock.monotonic()).ok_or(Rejection::TooManyInFlight)?;
-    cx.unproven = Some(Unproven { _place: place, bytes, seat: Some(seat) });
     let permit = gate.in_flight.clone().try_acquire_owned().map_err(|_| Rejection::TooManyInFlight)?;
     cx.permits.push(Arc::new(permit));
+    // Last: it may end another upload, which is not to be in vain.
+    let seat = gate.crowd.enter(gate.clock.monotonic()).ok_or(Rejection::TooManyInFlight)?;
+    cx.unproven = Some(Unproven { _place: place, bytes, seat: Some(seat) });
     Ok(Admitted { cx, head, token })
 }
 

@@ -45,9 +45,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceBuilder};
 
 use crate::{
-    config::Config,
+    config::{Config, Source},
     delivery::Lanes,
-    event::EventId,
+    event::{EventId, Name},
     http::per_client::PerClient,
     replay::Flights,
     store::EventStore,
@@ -110,6 +110,19 @@ pub struct Gate {
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
     cut: CancellationToken,
+}
+
+/// How a source is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: Name,
+    /// Answers to its webhooks that were no 2xx, one after another, as the provider counts them.
+    pub refusals_in_a_row: u32,
+    /// At how many of those the provider disables the subscription, if that is known.
+    pub disables_after: Option<u32>,
+    /// Until when what does not verify is let through.
+    pub unenforced_until: Option<Wall>,
 }
 
 impl Gate {
@@ -194,9 +207,18 @@ impl Gate {
         (self.in_flight_max - self.in_flight.available_permits(), self.budget.taken())
     }
 
-    /// How often in a row webhooks of this source were answered with no 2xx, as its provider counts them.
-    pub fn refusals_in_a_row(&self, source: &str) -> u32 {
-        self.streaks.of(source)
+    /// How every configured source is doing, by name.
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let (snapshot, now) = (self.snapshot.load(), self.clock.wall());
+        let status = |source: &Source| SourceStatus {
+            name: source.name.clone(),
+            refusals_in_a_row: self.streaks.of(&source.name),
+            disables_after: source.provider.sender.disables_after,
+            unenforced_until: source.lenient.map(|lenient| lenient.until).filter(|until| now < *until),
+        };
+        let mut all: Vec<_> = snapshot.sources().map(status).collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     /// Waits until every flight has landed. New ones can still begin: close the listeners first.

@@ -19,12 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use super::{
-    Ack, Gate, Rejection, WireBody,
-    budget::Share,
-    claim::Claimed,
-    crowd::Seat,
-    observe::Exchange,
-    select::Cx,
+    Ack, Gate, Rejection, WireBody, budget::Share, claim::Claimed, crowd::Seat, observe::Exchange, select::Cx,
     waive::Waiver,
 };
 use crate::{event::Body, secret::Secret, verify::Claim};

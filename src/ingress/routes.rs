@@ -82,6 +82,11 @@ impl Snapshot {
         }
     }
 
+    /// Every source.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.exact.values().chain(&self.with_token).map(|route| &*route.source)
+    }
+
     /// Those whose keys are fetched.
     pub(super) fn with_remote_keys(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.exact.values().chain(&self.with_token).filter(|route| route.source.remote_keys.is_some())

@@ -13,7 +13,8 @@ pub use failures::{CauseRow, FailureCount, FailureList, FailureRow};
 pub use filter::EventFilter;
 pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
 pub use status::{
-    Checks, Counts, HealthDetail, PauseRow, PausedUpstream, PendingSecretRow, ReasonRow, Status, StoreRow, UpstreamRow,
+    Checks, Counts, HealthDetail, PauseRow, PausedUpstream, PendingSecretRow, ReasonRow, SourceRow, Status, StoreRow,
+    UpstreamRow,
 };
 
 use super::redact::Hidden;

@@ -6,8 +6,8 @@ use super::{
     super::{
         Appended, Known, Lease, Operation, Pause, StoreError,
         judge::{
-            Birth, Resend, Verdict, birth, cause, check_share, check_unverified, event_bytes, judge, rearms, resend, share_bytes_max,
-            unverified_bytes_max,
+            Birth, Resend, Verdict, birth, cause, check_share, check_unverified, event_bytes, judge, rearms, resend,
+            share_bytes_max, unverified_bytes_max,
         },
     },
     Options,

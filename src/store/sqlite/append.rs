@@ -7,7 +7,10 @@ use rusqlite::params;
 use super::{
     super::{
         Appended, Known, Lease,
-        judge::{Birth, Resend, Verdict, birth, cause, check_share, check_unverified, event_bytes, is_redelivery, judge, rearms, resend, unverified_bytes_max},
+        judge::{
+            Birth, Resend, Verdict, birth, cause, check_share, check_unverified, event_bytes, is_redelivery, judge,
+            rearms, resend, unverified_bytes_max,
+        },
         vault::{Kind, Vault},
     },
     desk::Desk,
