@@ -155,7 +155,7 @@ pub struct Event {
     pub copies: u64,
 }
 
-/// A verified webhook on its way into the store. Only ingress makes one, out of a proof.
+/// A webhook on its way into the store. Only ingress makes one: out of a proof, or without any key.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// All but the body; `duplicate_of` and `conflict_of` are set by the store.

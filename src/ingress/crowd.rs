@@ -156,6 +156,7 @@ mod tests {
         let (crowd, began) = (Crowd::new(9), Instant::now());
         let seats: Vec<_> = (0..3).map(|_| crowd.enter(began).expect("a place")).collect();
         seats[0].upload().holds(1 << 20);
+        seats[0].upload().received(1 << 20, began);
         let now = began + Duration::from_secs(9);
         seats[1].upload().holds(1 << 20);
         seats[1].upload().received(1 << 20, now);

@@ -34,6 +34,8 @@ pub struct Pace {
     half_began: Instant,
     present: u64,
     before: u64,
+    /// All that arrived.
+    brought: u64,
     /// Bytes of the budget that it holds.
     held: u64,
 }
@@ -45,6 +47,8 @@ pub struct Standing {
     pub age: Duration,
     /// Bytes that arrived within [`WINDOW`].
     pub recent: u64,
+    /// Bytes that arrived at all.
+    pub brought: u64,
     /// Bytes that it holds and that others would get.
     pub held: u64,
 }
@@ -52,7 +56,7 @@ pub struct Standing {
 impl Pace {
     /// Of an upload that begins.
     pub fn new(now: Instant) -> Self {
-        Self { began: now, half_began: now, present: 0, before: 0, held: 0 }
+        Self { began: now, half_began: now, present: 0, before: 0, brought: 0, held: 0 }
     }
 
     /// So many bytes arrived.
@@ -63,6 +67,7 @@ impl Pace {
             (self.half_began, self.present) = (now, 0);
         }
         self.present = self.present.saturating_add(bytes);
+        self.brought = self.brought.saturating_add(bytes);
     }
 
     /// It holds so many bytes more.
@@ -83,15 +88,16 @@ impl Pace {
         } else {
             part(self.present, since.saturating_sub(WINDOW))
         };
-        Standing { age: now.saturating_duration_since(self.began), recent, held: self.held }
+        Standing { age: now.saturating_duration_since(self.began), recent, brought: self.brought, held: self.held }
     }
 }
 
 impl Standing {
-    /// What its bytes are worth: milliseconds of its pace.
+    /// What its bytes are worth: milliseconds of its pace. A buffer that has just grown holds more than was brought, which
+    /// is not the client's doing.
     fn worth_ms(&self) -> u64 {
         let pace = self.recent / WINDOW.as_secs() + CREDIT;
-        self.held.saturating_mul(1000) / pace
+        self.held.min(self.brought).saturating_mul(1000) / pace
     }
     fn may_lose_bytes(&self) -> bool {
         self.held > 0 && self.worth_ms() > FAIR_S * 1000
@@ -131,7 +137,7 @@ mod tests {
     use super::*;
 
     fn at(age_s: u64, recent: u64, held: u64) -> Standing {
-        Standing { age: Duration::from_secs(age_s), recent, held }
+        Standing { age: Duration::from_secs(age_s), recent, brought: held, held }
     }
 
     fn of(all: &[Standing]) -> impl Iterator<Item = (usize, Standing)> + Clone {
@@ -139,7 +145,7 @@ mod tests {
     }
 
     /// A small webhook that has just come.
-    const SMALL: Standing = Standing { age: Duration::ZERO, recent: 1024, held: 0 };
+    const SMALL: Standing = Standing { age: Duration::ZERO, recent: 1024, brought: 1024, held: 0 };
 
     #[test]
     fn a_stalled_upload_leaves_before_a_slow_one_and_one_at_full_speed_stays() {
