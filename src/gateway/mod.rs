@@ -253,7 +253,7 @@ impl Gateway {
                     Some(listed.ok()?.into_iter().map(|row| pending_row(row, is_secret)).collect())
                 })
             }),
-            sources: Box::new(move || standing.sources().into_iter().map(source_row).collect()),
+            sources: Box::new(move || standing.sources().iter().map(source_row).collect()),
             forgotten: Arc::new(move |ids: &[EventId]| gate.forget(ids)),
             operations: parts.operations.clone(),
             failures: parts.failures.clone(),
@@ -368,7 +368,7 @@ fn pending_row(pending: PendingSecret, is_secret: impl Fn(&str) -> bool) -> Pend
     PendingSecretRow { source, at, from, fingerprint, file, help }
 }
 
-fn source_row(source: SourceStatus) -> SourceRow {
+fn source_row(source: &SourceStatus) -> SourceRow {
     SourceRow {
         name: source.name.to_string(),
         refusals_in_a_row: source.refusals_in_a_row,

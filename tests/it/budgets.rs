@@ -82,7 +82,7 @@ async fn forgeries_have_half_of_the_places_and_the_slowest_gives_up_its_own() {
     sleep(Duration::from_millis(500)).await;
     assert_eq!(gate.load().0, 4);
     assert_eq!(send(&gate, "198.51.100.1", b"{}").await, StatusCode::SERVICE_UNAVAILABLE, "all have just come");
-    sleep(Duration::from_millis(1000)).await;
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(send(&gate, "198.51.100.1", b"{}").await, StatusCode::OK);
     tokio::task::yield_now().await;
     let ended: Vec<_> = stalled.iter().map(JoinHandle::is_finished).collect();
@@ -160,10 +160,10 @@ async fn an_in_flight_max_of_its_own_takes_the_place_of_the_half() {
 async fn a_verified_source_has_half_of_the_bytes_and_others_do_not_notice() {
     let world = two_sources("", "body_memory_max = \"6MiB\"").await;
     let waiting = occupy(&world, &[1, 2, 3].map(|n| vec![b'0' + n; 1 << 20])).await;
-    let refused = world.send("partssource", SECRET, "/hooks/slow", &[b'x'; 100_000], 0).await;
+    let refused = world.send("partssource", SECRET, "/hooks/slow", &vec![b'x'; 100_000], 0).await;
     assert_eq!(refused.status, 503);
     assert_eq!(world.metric("hookward_webhooks_total{source=\"slow\",code=\"budget_spent\"}").await, 1);
-    assert_eq!(world.send("partssource", SECRET, PATH, &[b'y'; 1 << 20], 0).await.ack().0, "accepted");
+    assert_eq!(world.send("partssource", SECRET, PATH, &vec![b'y'; 1 << 20], 0).await.ack().0, "accepted");
     world.upstream.wait_for(4).await;
     let_go(&world, waiting).await;
 }
