@@ -108,7 +108,8 @@ pub struct EventHead {
     pub event_type: Option<String>,
     /// The provider's id of the attempt: for logs and search, never part of a key.
     pub attempt_id: Option<String>,
-    /// Scheme and secret id, such as `hmac-sha256/main`: the value of `hookward-verified`.
+    /// Scheme and secret id, such as `hmac-sha256/main`: the value of `hookward-verified`. Of one that did not verify and
+    /// was let through: see [`EventHead::unverified`].
     pub verified: String,
     /// W3C trace context, kept or made on arrival.
     pub traceparent: String,
@@ -117,6 +118,20 @@ pub struct EventHead {
     /// The event whose key this one shares although its body differs.
     pub conflict_of: Option<EventId>,
 }
+
+impl EventHead {
+    /// Instead of scheme and secret id, for what was let through although it did not verify: `false/` and the code.
+    pub fn unverified(code: &str) -> String {
+        format!("{UNVERIFIED}{code}")
+    }
+    /// Why it did not verify; `None` if it did.
+    pub fn unverified_reason(&self) -> Option<&str> {
+        self.verified.strip_prefix(UNVERIFIED)
+    }
+}
+
+/// No scheme has that name.
+const UNVERIFIED: &str = "false/";
 
 /// Who sent the request, as seen on the wire.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -140,7 +155,7 @@ pub struct Event {
     pub copies: u64,
 }
 
-/// A verified webhook on its way into the store. Only ingress makes one, out of a proof.
+/// A webhook on its way into the store. Only ingress makes one: out of a proof, or without any key.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// All but the body; `duplicate_of` and `conflict_of` are set by the store.

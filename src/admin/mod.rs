@@ -127,6 +127,8 @@ pub type Reload =
 pub type ConfigState = Box<dyn Fn() -> api::ConfigRow + Send + Sync>;
 /// What any of the configured sources redacts.
 pub type HiddenAnywhere = Box<dyn Fn() -> Hidden + Send + Sync>;
+/// How every configured source is doing, asked anew for every answer.
+pub type Sources = Box<dyn Fn() -> Vec<api::SourceRow> + Send + Sync>;
 /// Told after the store has forgotten the keys of these events, so that the guard forgets them too.
 pub type Forgotten = Arc<dyn Fn(&[EventId]) + Send + Sync>;
 
@@ -166,6 +168,8 @@ pub struct Given {
     pub config: ConfigState,
     /// Secrets that wait for an operator.
     pub pending_secrets: PendingSecrets,
+    /// The configured sources.
+    pub sources: Sources,
     /// Told of every event whose keys were freed.
     pub forgotten: Forgotten,
     /// Carries out what is done to many events.
@@ -192,6 +196,7 @@ pub struct Admin {
     reload: Reload,
     config: ConfigState,
     pending_secrets: PendingSecrets,
+    sources: Sources,
     forgotten: Forgotten,
     operations: Arc<Operations>,
     failures: Arc<FailureLog>,
@@ -224,6 +229,7 @@ impl Admin {
             reload: given.reload,
             config: given.config,
             pending_secrets: given.pending_secrets,
+            sources: given.sources,
             forgotten: given.forgotten,
             operations: given.operations,
             failures: given.failures,

@@ -63,6 +63,7 @@ pub(super) async fn status(admin: &Admin) -> Answer {
         store: store(admin, stats.as_ref()),
         upstreams: upstreams(admin, &stats.unwrap_or_default()),
         pending_secrets: (admin.pending_secrets)().await,
+        sources: (admin.sources)(),
         failures: admin.failures.counts(),
     };
     answer::json(StatusCode::OK, &status)

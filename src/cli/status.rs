@@ -72,6 +72,20 @@ fn render(status: &Status) -> String {
     if status.pending_secrets.is_none() {
         out.push_str("\nsecrets that were handed over cannot be listed: the log says why\n");
     }
+    for source in &status.sources {
+        let (name, in_a_row) = (escaped(&source.name), source.refusals_in_a_row);
+        if let Some(until) = &source.unenforced_until {
+            let until = escaped(until);
+            let _ = writeln!(out, "\n{name} lets through what does not verify until {until} (enforce = false)");
+        }
+        if let Some(max) = source.disables_after.filter(|max| in_a_row >= max.div_ceil(2)) {
+            let _ = writeln!(
+                out,
+                "\n{name} was answered without success {in_a_row} times in a row: its provider disables the subscription \
+                 after {max}; `hookward_webhooks_total` and the log say why"
+            );
+        }
+    }
     for failures in &status.failures {
         let (source, kept, more) = (escaped(&failures.source), failures.kept, failures.not_explained);
         let last = failures.last_cause.as_deref().map_or_else(|| "nothing that is tried explains it".into(), escaped);
@@ -171,7 +185,8 @@ fn row(upstream: &UpstreamRow, share_bytes_max: Option<u64>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::admin::api::{
-        Checks, Counts, FailureCount, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, ReloadOutcome, StoreRow,
+        Checks, Counts, FailureCount, HealthDetail, PauseRow, PendingSecretRow, ReasonRow, ReloadOutcome, SourceRow,
+        StoreRow,
     };
 
     #[test]
@@ -220,6 +235,20 @@ mod tests {
                 file: "data/pending/asana-1a2b3c4d".into(),
                 help: "add it, or delete the file".into(),
             }]),
+            sources: vec![
+                SourceRow {
+                    name: "netlify".into(),
+                    refusals_in_a_row: 3,
+                    disables_after: Some(6),
+                    unenforced_until: None,
+                },
+                SourceRow {
+                    name: "shop".into(),
+                    refusals_in_a_row: 3,
+                    disables_after: Some(8),
+                    unenforced_until: Some("2026-12-01T00:00:00.000Z".into()),
+                },
+            ],
             failures: vec![FailureCount {
                 source: "shop".into(),
                 kept: 2,
@@ -247,6 +276,10 @@ mod tests {
         store: damaged rows found since the start: 1; run `hookward store verify -c FILE`
 
         secret 1a2b3c4d for asana came 2026-11-21T08:00:00.000Z from 203.0.113.7: add it, or delete the file
+
+        netlify was answered without success 3 times in a row: its provider disables the subscription after 6; `hookward_webhooks_total` and the log say why
+
+        shop lets through what does not verify until 2026-12-01T00:00:00.000Z (enforce = false)
 
         shop refused webhooks: 2 kept with their likely causes, 7 counted only; the last: secret_expired; GET /api/v1/sources/shop/failures shows them
 

@@ -248,6 +248,7 @@ fn read_all(
         }
     }
     rules::fit_concurrency(&mut upstreams, &drafts, &server.server.limits);
+    rules::fit_connections(&mut server, &store, &replay, &drafts, &upstreams);
     if drafts.is_empty() && problems.errors() == 0 {
         problems.error_anywhere(
             "there is no source",

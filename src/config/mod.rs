@@ -15,6 +15,7 @@ mod example;
 mod keys;
 mod listeners;
 mod load;
+pub mod memory;
 pub mod model;
 mod networks;
 mod order;
@@ -37,8 +38,8 @@ pub use diff::{Change, Diff, Mark, diff};
 pub use load::{
     Environment, Files, LoadOptions, Loaded, SecretNote, Secrets, SourceNote, from_text, from_text_with, load,
 };
+pub use memory::Memory;
 pub use model::{Config, Source, Upstream};
 pub use public_url::PublicUrl;
 pub use remote_keys::RemoteKeys;
-pub use rules::Memory;
 pub use summary::Summary;

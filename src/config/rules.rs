@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::{
     load::Reader,
-    model::{Config, Engine, Limits, ListenAt, Mode, Replay, Source, Store, Upstream},
+    memory::{Counted, IN_DELIVERY_BYTES, Memory, largest_body},
+    model::{Engine, Limits, ListenAt, Mode, Replay, Store},
     path,
     server::ServerRead,
     sources::Draft,
     upstreams::UpstreamRead,
 };
-use crate::document::{format_duration, format_size};
+use crate::document::format_duration;
 
 /// Everything that was read.
 #[derive(Debug)]
@@ -177,86 +178,6 @@ pub(super) fn share_replay_scopes(drafts: &mut [Draft]) {
     }
 }
 
-/// Buffers of a connection: hyper's read buffer of 64 KiB, a head of 16 KiB.
-const CONNECTION_BYTES: u64 = 80 << 10;
-/// An upstream's answer, kept while its flight lasts.
-const ANSWER_BYTES: u64 = 64 << 10;
-/// Bodies that a lane leases in one call: `store::LEASE_BYTES_MAX`, which stands in a higher layer; a test compares them.
-const LEASE_BYTES: u64 = 8 << 20;
-/// Bodies that deliveries to one upstream hold at most, unless its `concurrency` is chosen.
-const IN_DELIVERY_BYTES: u64 = 64 << 20;
-/// Key, event id, digest and the links of the LRU.
-const ENTRY_BYTES: u64 = 200;
-/// The program, the store's cache and what is too small to count.
-const BASE_BYTES: u64 = 48 << 20;
-/// Refusals of a source that are kept.
-const EXPLAINED_BYTES: u64 = 1 << 20;
-/// Finding out why, for one webhook at a time.
-const EXPLAINING_BYTES: u64 = 16 << 20;
-
-/// What the limits allow, part by part.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Memory {
-    /// Each part at its most.
-    pub parts: Vec<Part>,
-    /// The limit.
-    pub max: u64,
-}
-
-/// One part of the sum.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Part {
-    /// What it is for.
-    pub name: &'static str,
-    /// How it is computed.
-    pub how: &'static str,
-    /// Its most, in bytes.
-    pub bytes: u64,
-}
-
-impl Memory {
-    /// The sum of a configuration.
-    pub fn of(config: &Config) -> Self {
-        let deliveries =
-            deliveries(&config.server.limits, config.upstreams.values().map(|upstream| &**upstream), || {
-                config.sources.values().map(|source| &**source)
-            });
-        let answers = config.sources.values().any(|source| source.mode != Mode::Queue);
-        let explained = config.sources.values().filter(|source| source.explain).count();
-        Self::sum(&config.server.limits, &config.store, &config.replay, deliveries, answers, explained)
-    }
-    fn sum(limits: &Limits, store: &Store, replay: &Replay, deliveries: u64, answers: bool, explained: usize) -> Self {
-        let part = |name, how, bytes| Part { name, how, bytes };
-        let mut parts = vec![
-            part("bodies", "body_memory_max", limits.body_memory_max),
-            part("connections", "connections_max × 80 KiB", times(limits.connections_max, CONNECTION_BYTES)),
-            part(
-                "deliveries",
-                "per upstream: concurrency × (largest body of its sources + 64 KiB) + 8 MiB leased ahead",
-                deliveries,
-            ),
-            part("known keys", "replay.capacity × 200 B", times(replay.capacity, ENTRY_BYTES)),
-            part("program", "and the store's cache", BASE_BYTES),
-        ];
-        if answers {
-            let bytes = times(limits.in_flight_max, ANSWER_BYTES);
-            parts.push(part("answers", "in_flight_max × 64 KiB, of modes respond and proxy", bytes));
-        }
-        if explained > 0 {
-            let bytes = times(explained, EXPLAINED_BYTES).saturating_add(EXPLAINING_BYTES);
-            parts.push(part("explain", "16 MiB, and 1 MiB for each source with explain = true", bytes));
-        }
-        if store.engine == Engine::Memory {
-            parts.push(part("store", "disk_bytes_max, of engine = \"memory\"", store.disk_bytes_max));
-        }
-        Self { parts, max: limits.memory_max }
-    }
-    /// All of it, in bytes.
-    pub fn total(&self) -> u64 {
-        self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.bytes))
-    }
-}
-
 /// Lowers the concurrency that nobody chose, so that the largest bodies of the sources fit into [`IN_DELIVERY_BYTES`]: a
 /// provider whose bodies may have 25 MiB must not take the memory of all, and most of them are small.
 pub(super) fn fit_concurrency(upstreams: &mut [UpstreamRead], drafts: &[Draft], limits: &Limits) {
@@ -267,59 +188,45 @@ pub(super) fn fit_concurrency(upstreams: &mut [UpstreamRead], drafts: &[Draft], 
     }
 }
 
-/// What deliveries hold at most.
-fn deliveries<'c, S: Iterator<Item = &'c Source>>(
-    limits: &Limits,
-    upstreams: impl Iterator<Item = &'c Upstream>,
-    sources: impl Fn() -> S,
-) -> u64 {
-    let of = |upstream: &Upstream| {
-        let largest = largest_body(upstream, sources(), limits);
-        times(upstream.concurrency, largest.saturating_add(ANSWER_BYTES)).saturating_add(LEASE_BYTES)
-    };
-    upstreams.map(of).fold(0, u64::saturating_add)
+/// Lowers the number of connections that nobody chose, so that the sum fits.
+pub(super) fn fit_connections(
+    server: &mut ServerRead,
+    store: &Store,
+    replay: &Replay,
+    drafts: &[Draft],
+    upstreams: &[UpstreamRead],
+) {
+    if !server.has_connections_max {
+        let fitting = Memory::connections(&counted(server, store, replay, drafts, upstreams));
+        server.limits.connections_max = fitting;
+        server.server.limits.connections_max = fitting;
+    }
 }
 
-/// The largest body of the sources that may send there. An upstream that no source uses may still get what an operator
-/// redelivers to it.
-fn largest_body<'c>(upstream: &Upstream, sources: impl Iterator<Item = &'c Source>, limits: &Limits) -> u64 {
-    let users = sources.filter(|source| source.targets().contains(&upstream.name));
-    users.map(|source| source.body_bytes_max).max().unwrap_or(limits.body_bytes_max)
-}
-
-fn times(count: usize, bytes: u64) -> u64 {
-    bytes.saturating_mul(count as u64)
+fn counted<'c>(
+    server: &'c ServerRead,
+    store: &'c Store,
+    replay: &'c Replay,
+    drafts: &'c [Draft],
+    upstreams: &'c [UpstreamRead],
+) -> Counted<'c> {
+    Counted {
+        listeners: &server.server.listeners,
+        limits: &server.limits,
+        store,
+        replay,
+        sources: drafts.iter().filter_map(|draft| draft.source.as_ref()).collect(),
+        upstreams: upstreams.iter().map(|at| &at.upstream).collect(),
+    }
 }
 
 fn memory(reader: &Reader<'_>, whole: &Whole<'_>) {
-    let limits = &whole.server.limits;
-    let deliveries = deliveries(limits, whole.upstreams.iter().map(|at| &at.upstream), || {
-        whole.drafts.iter().filter_map(|draft| draft.source.as_ref())
-    });
-    let answers = whole.drafts.iter().any(|draft| draft.mode != Mode::Queue);
-    let sources = whole.drafts.iter().filter_map(|draft| draft.source.as_ref());
-    let explained = sources.filter(|source| source.explain).count();
-    let memory = Memory::sum(limits, whole.store, whole.replay, deliveries, answers, explained);
-    if memory.total() <= memory.max {
-        return;
-    }
-    let message = format!(
-        "the limits sum up to {}, more than memory_max = {}",
-        mebibytes(memory.total()),
-        format_size(memory.max)
-    );
-    let parts: Vec<_> =
-        memory.parts.iter().map(|part| format!("{} {} ({})", mebibytes(part.bytes), part.name, part.how)).collect();
-    let help = format!("raise memory_max or lower one of: {}", parts.join("; "));
+    let counted = counted(whole.server, whole.store, whole.replay, whole.drafts, whole.upstreams);
+    let Some((message, help)) = Memory::sum(&counted).complaint() else { return };
     match &whole.server.memory_place {
         Some(place) => reader.problems.error(place, message, help),
         None => reader.problems.error_anywhere(message, help),
     }
-}
-
-/// Rounded up, for people.
-pub(super) fn mebibytes(bytes: u64) -> String {
-    format!("{}MiB", bytes.div_ceil(1 << 20))
 }
 
 fn upstreams(reader: &Reader<'_>, whole: &Whole<'_>) {

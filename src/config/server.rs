@@ -32,6 +32,8 @@ pub(super) struct ServerRead {
     pub(super) admin_place: Option<Place>,
     pub(super) health_place: Option<Place>,
     pub(super) memory_place: Option<Place>,
+    /// Whether `connections_max` is chosen.
+    pub(super) has_connections_max: bool,
 }
 
 impl Default for Limits {
@@ -72,6 +74,7 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
         limits: Limits::default(),
     };
     let (mut listen_place, mut health_place, mut memory_place) = (None, None, None);
+    let mut has_connections_max = false;
     if let Some(mut section) = tables.server {
         let read = listeners::read(reader, &mut section);
         (server.listeners, server.trusted_proxies, listen_place) = (read.listeners, read.trusted_proxies, read.place);
@@ -91,6 +94,7 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
         server.drain_timeout = section.read_or("drain_timeout", server.drain_timeout);
         if let Some(section) = section.section("limits") {
             memory_place = Some(section.place().clone());
+            has_connections_max = section.has("connections_max");
             server.limits = read_limits(section);
         }
         server.public_url =
@@ -122,7 +126,17 @@ pub(super) fn read(reader: &Reader<'_>, tables: ServerTables<'_>) -> ServerRead 
     }
     let log = tables.log.map(|section| read_log(reader, section)).unwrap_or_default();
     let limits = server.limits.clone();
-    ServerRead { server, admin, log, limits, listen_place, admin_place, health_place, memory_place }
+    ServerRead {
+        server,
+        admin,
+        log,
+        limits,
+        listen_place,
+        admin_place,
+        health_place,
+        memory_place,
+        has_connections_max,
+    }
 }
 
 fn read_limits(mut section: Section<'_>) -> Limits {

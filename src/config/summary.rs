@@ -4,8 +4,8 @@ use std::{fmt::Write as _, sync::Arc};
 
 use super::{
     load::{Loaded, SecretNote},
+    memory::{self, Memory, mebibytes},
     model::{Config, Durability, Engine, Listener, LogFormat, Mode, OrderBy, Role, Source, Store, Upstream},
-    rules::{self, Memory, mebibytes},
 };
 use crate::{
     document::{format_duration, format_size},
@@ -191,7 +191,7 @@ fn encryption(store: &Store) -> String {
 
 fn memory(config: &Config) -> Group {
     let memory = Memory::of(config);
-    let line = |part: &rules::Part| (part.name, format!("{:>7}  {}", mebibytes(part.bytes), part.how));
+    let line = |part: &memory::Part| (part.name, format!("{:>7}  {}", mebibytes(part.bytes), part.how));
     let mut lines: Vec<_> = memory.parts.iter().map(line).collect();
     lines.push(("sum", format!("{:>7}  of memory_max = {}", mebibytes(memory.total()), format_size(memory.max))));
     Group::new("memory", lines)

@@ -6,11 +6,15 @@ use http::HeaderName;
 
 use super::{Live, store_facts};
 use crate::{
-    admin::{self, Hidden, UpstreamStatus, api::PendingSecretRow},
+    admin::{
+        self, Hidden, UpstreamStatus,
+        api::{PendingSecretRow, SourceRow},
+    },
     delivery::LaneStatus,
     event::EventId,
-    ingress::{self, PendingSecret},
+    ingress::{self, PendingSecret, SourceStatus},
     secret::Secret,
+    time::Wall,
 };
 
 impl Live {
@@ -20,6 +24,7 @@ impl Live {
         let (lanes, pausing, gate) = (parts.lanes.clone(), parts.lanes.clone(), parts.gate.clone());
         let (signing, hiding, keying, anywhere) = (self.clone(), self.clone(), self.clone(), self.clone());
         let (tokens, state, reloading) = (self.clone(), self.clone(), self.clone());
+        let standing = parts.gate.clone();
         let (pending, handing_over) = (parts.gate.pending().clone(), self.clone());
         admin::Given {
             listen,
@@ -63,6 +68,7 @@ impl Live {
                 )
             }),
             config: Box::new(move || state.state()),
+            sources: Box::new(move || standing.sources().iter().map(source_row).collect()),
             pending_secrets: Box::new(move || {
                 let (pending, config) = (pending.clone(), handing_over.running());
                 Box::pin(async move {
@@ -98,6 +104,15 @@ fn pending_row(pending: PendingSecret, is_secret: impl Fn(&str) -> bool) -> Pend
             .to_owned()
     };
     PendingSecretRow { source, at, from, fingerprint, file, help }
+}
+
+fn source_row(source: &SourceStatus) -> SourceRow {
+    SourceRow {
+        name: source.name.to_string(),
+        refusals_in_a_row: source.refusals_in_a_row,
+        disables_after: source.disables_after,
+        unenforced_until: source.unenforced_until.map(Wall::rfc3339),
+    }
 }
 
 fn upstream_status(lane: LaneStatus) -> UpstreamStatus {

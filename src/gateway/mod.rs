@@ -183,7 +183,8 @@ impl Gateway {
         let (store, memory) = (&config.store, config::Memory::of(&config));
         let facts = store_facts(store);
         let sum = format!("{}MiB", memory.total().div_ceil(1 << 20));
-        tracing::info!(%sum, memory_max = format_size(memory.max), "memory: the most that all bounds sum up to");
+        let parts = memory.line();
+        tracing::info!(%sum, memory_max = format_size(memory.max), parts, "memory: the most that all bounds sum up to");
         tracing::info!(
             engine = facts.engine,
             durability = facts.durability,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
@@ -40,6 +41,7 @@ use super::{
     proxy_protocol::{Announced, Header, parse},
     socket::Stream,
 };
+use crate::config::memory::{HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_STREAM_WINDOW_BYTES};
 
 /// The head of a request, in bytes.
 pub(super) const HEAD_BYTES_MAX: u32 = 16 << 10;
@@ -47,9 +49,6 @@ pub(super) const HEAD_BYTES_MAX: u32 = 16 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Requests at a time on a connection of HTTP/2.
 pub(super) const STREAMS_MAX: u32 = 32;
-/// What a client may send of one body, and of all, before somebody reads it; in bytes.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
-pub(super) const CONNECTION_WINDOW: u32 = 512 << 10;
 /// What is kept of one answer for a client that does not read it, in bytes.
 const SEND_BYTES_MAX: usize = 64 << 10;
 /// Streams that the client took back and nobody looked at yet.
@@ -133,8 +132,8 @@ where
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEAD_BYTES_MAX)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(SEND_BYTES_MAX)
             .max_pending_accept_reset_streams(TAKEN_BACK_MAX)
             .max_local_error_reset_streams(BROKEN_MAX)
@@ -340,13 +339,18 @@ fn crowded() -> Response<Full<Bytes>> {
     answer
 }
 
-/// Where hyper puts the streams of HTTP/2: among the tasks that a drain waits for.
+/// Where hyper puts the streams of HTTP/2: among the tasks that a drain waits for. What is refused by its head alone is
+/// answered on the spot: a client that asks and asks would else hold heads, and bytes of bodies, of requests that nobody
+/// has looked at yet.
 #[derive(Clone, Debug)]
 struct Streams(TaskTracker);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        self.0.spawn(stream);
+        let mut stream = Box::pin(stream);
+        if (&mut stream).now_or_never().is_none() {
+            self.0.spawn(stream);
+        }
     }
 }
 

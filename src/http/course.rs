@@ -23,10 +23,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    connection::{CONNECTION_WINDOW, HEAD_BYTES_MAX, STREAM_WINDOW, STREAMS_MAX},
+    connection::{HEAD_BYTES_MAX, STREAMS_MAX},
     ended::Ended,
     frames::Frames,
 };
+use crate::config::memory::{HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_STREAM_WINDOW_BYTES};
 
 /// For the first byte of a new connection.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,8 +39,8 @@ const LEAVE_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const LEAVE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// One request of HTTP/2, beside its body: its head, and a window of a body that nobody reads.
-const CREDIT_PER_ANSWER: i64 = (HEAD_BYTES_MAX + STREAM_WINDOW) as i64;
-const CREDIT_MAX: i64 = (CONNECTION_WINDOW + STREAMS_MAX * HEAD_BYTES_MAX) as i64 * 3 / 2;
+const CREDIT_PER_ANSWER: i64 = (HEAD_BYTES_MAX + HTTP2_STREAM_WINDOW_BYTES) as i64;
+const CREDIT_MAX: i64 = (HTTP2_CONNECTION_WINDOW_BYTES + STREAMS_MAX * HEAD_BYTES_MAX) as i64 * 3 / 2;
 /// What a read takes at least, and what a frame of a body gives beside its bytes.
 const READ_COST_MIN: i64 = 64;
 

@@ -112,7 +112,9 @@ fn added(head: &EventHead, body: &[u8], upstream: &Upstream, facts: &Facts<'_>) 
     added.put_some("hookward-event-type", head.event_type.as_deref());
     added.put("hookward-attempt", &facts.attempt.to_string());
     added.put("hookward-received-at", &head.received_at.rfc3339());
-    added.put("hookward-verified", &head.verified);
+    let unverified = head.unverified_reason();
+    added.put("hookward-verified", unverified.map_or(head.verified.as_str(), |_| "false"));
+    added.put_some("hookward-unverified-reason", unverified);
     added.put_some("hookward-redelivery", facts.redelivery.then_some("true"));
     added.put_some("hookward-uncertain", facts.uncertain.then_some("true"));
     added.put_some("hookward-duplicate-of", head.duplicate_of.map(|id| id.to_string()).as_deref());

@@ -127,7 +127,10 @@ async fn respond(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
 async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
     let webhook = &boarded.webhook;
     let source = &webhook.cx.route.source;
-    match gate.store.lookup(webhook.keys).await? {
+    // Without keys there is nothing to look up, and nothing to record afterwards.
+    let is_proven = webhook.grounds.is_proven();
+    let known = if is_proven { gate.store.lookup(webhook.keys).await? } else { Known::No };
+    match known {
         // What cannot be recorded after the call would be forwarded again with every retry.
         Known::No => gate.store.health()?,
         Known::Copy { first, answer } => return Ok(copy(first, answer)),
@@ -154,7 +157,8 @@ async fn proxy(gate: &Gate, boarded: &Boarded) -> Result<Landing, Rejection> {
         Verdict::Delivered(answered) => {
             let answer = keep(source).answer(&answered);
             let kept = Some((answer.clone(), source.answer_kept));
-            if let Err(error) = gate.store.record(id, &source.name, webhook.keys, kept, source.proxy_keys_fsync).await {
+            let record = || gate.store.record(id, &source.name, webhook.keys, kept, source.proxy_keys_fsync);
+            if is_proven && let Err(error) = record().await {
                 // The upstream has it: a refusal now would make the provider send it again. Nobody remembers it,
                 // so a copy that comes all the same is forwarded again.
                 let source = &*source.name;
@@ -215,7 +219,7 @@ fn new_event(webhook: &Verified, head: EventHead, destination: Destination, begi
 }
 
 fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
-    let Verified { cx, head, body, proof, .. } = webhook;
+    let Verified { cx, head, body, grounds, .. } = webhook;
     let source: &Source = &cx.route.source;
     let mut kept = headers::to_stored(&head.headers, |name| source.scheme.consumes(name));
     // A proxy in front may have written the original URL into a header, and with it the token, or the credential of the
@@ -240,7 +244,7 @@ fn event_head(gate: &Gate, webhook: &Verified) -> EventHead {
         headers: kept,
         event_type: source.provider.event_type.as_ref().and_then(|at| locate(at, head, body)),
         attempt_id: source.provider.attempt_id.as_ref().and_then(|at| locate(at, head, body)),
-        verified: format!("{}/{}", proof.scheme(), proof.secret_id()),
+        verified: grounds.text(),
         traceparent: traceparent(&head.headers),
         duplicate_of: None,
         conflict_of: None,

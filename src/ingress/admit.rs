@@ -1,7 +1,7 @@
 //! Client address and certificate, well-formedness, and a place among the requests in flight: 400, 401, 403, 503.
 //!
-//! Nothing here belongs to a source but its address list and what it asks of certificates: what is unverified takes only from the server's own
-//! limits, and of those only the share of its client address.
+//! Nothing here belongs to a source but its address list and what it asks of certificates: what is unverified takes
+//! only from the server's own limits, and of those only the share of its client address and of all that is unverified.
 
 use std::sync::Arc;
 
@@ -41,9 +41,11 @@ pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejecti
     if !place.grow(1) {
         return Err(Rejection::TooManyInFlight);
     }
-    cx.unproven = Some(Unproven { _place: place, bytes });
     let permit = gate.in_flight.clone().try_acquire_owned().map_err(|_| Rejection::TooManyInFlight)?;
     cx.permits.push(Arc::new(permit));
+    // Last: it may end another upload, which is not to be in vain.
+    let seat = gate.crowd.enter(gate.clock.monotonic()).ok_or(Rejection::TooManyInFlight)?;
+    cx.unproven = Some(Unproven { _place: place, bytes, seat: Some(seat) });
     Ok(Admitted { cx, head, token })
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use http::request::Parts;
-use tower::{Layer, Service, layer::layer_fn};
+use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
 use super::{
     Ack, Gate, Rejection,
@@ -25,6 +25,7 @@ use super::{
     read,
     select::Cx,
     verify::Verified,
+    waive::Waiver,
 };
 use crate::{
     config::Source,
@@ -51,7 +52,8 @@ type Answering = Either<Ready<Result<Ack, Rejection>>, BoxFuture<'static, Result
 
 impl<S> Service<Admitted> for Unsigned<S>
 where
-    S: Service<Admitted, Response = Ack, Error = Rejection>,
+    S: Service<Admitted, Response = Ack, Error = Rejection> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Ack;
     type Error = Rejection;
@@ -83,6 +85,10 @@ where
             return Either::Right(Either::Left(ready(Err(Rejection::HandshakeRefused))));
         };
         match refusal {
+            Some(refusal) if Waiver::of(&admitted.cx, &refusal).is_some() => {
+                let (gate, inner) = (self.gate.clone(), self.inner.clone());
+                Either::Right(Either::Right(Box::pin(read_and_go_on(gate, admitted, inner))))
+            }
             Some(refusal) => {
                 let gate = self.gate.clone();
                 Either::Right(Either::Right(Box::pin(read_and_answer(gate, admitted, refusal))))
@@ -105,6 +111,24 @@ async fn read_and_answer(gate: Arc<Gate>, admitted: Admitted, refusal: Rejection
         Some((index, met)) => answer(&gate, cx, index, met).await,
         None => Err(refusal),
     }
+}
+
+/// As [`read_and_answer`], for a source that lets through what is no handshake and does not verify: the steps behind this
+/// one see it as it came.
+async fn read_and_go_on<S>(gate: Arc<Gate>, admitted: Admitted, inner: S) -> Result<Ack, Rejection>
+where
+    S: Service<Admitted, Response = Ack, Error = Rejection>,
+{
+    let Admitted { mut cx, head, token } = admitted;
+    let max = usize::try_from(cx.route.source.body_bytes_max).unwrap_or(usize::MAX);
+    let body = read::collect(&gate, &mut cx, &head, max).await?;
+    let is_small = body.len() <= BODY_BYTES_MAX;
+    let unsigned = |handshake: &Handshake| is_small && !handshake.signed;
+    if let Some((index, met)) = find(&cx.route.source, &head, &body, cx.exchange.came_at, unsigned) {
+        return answer(&gate, cx, index, met).await;
+    }
+    read::put_back(&cx, body);
+    inner.oneshot(Admitted { cx, head, token }).await
 }
 
 pub(super) fn verified<S>(gate: &Arc<Gate>) -> impl Layer<S, Service = OfVerified<S>> + Clone + use<S> {
@@ -130,6 +154,9 @@ where
     }
     fn call(&mut self, webhook: Verified) -> Self::Future {
         let (source, exchange) = (&webhook.cx.route.source, &webhook.cx.exchange);
+        if !webhook.grounds.is_proven() {
+            return Either::Left(self.inner.call(webhook));
+        }
         // Those that need no proof as well: a provider may show one all the same.
         match find(source, &webhook.head, &webhook.body, exchange.came_at, |_| true) {
             Some((index, met)) => Either::Right(answer(&self.gate, webhook.cx, index, met)),

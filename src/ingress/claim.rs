@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 
-use super::{Gate, Rejection, admit::Admitted, failures::Refused, restored, select::Cx};
+use super::{Gate, Rejection, admit::Admitted, failures::Refused, restored, select::Cx, waive::Waiver};
 use crate::{
     config::Source,
     event::Body,
@@ -12,24 +12,26 @@ use crate::{
     verify::{Claim, Freshness, Refusal, Seen},
 };
 
-/// A webhook with a well-formed claim.
+/// A webhook with a well-formed claim, or with leave to go on without one.
 pub(super) struct Claimed {
     pub(super) cx: Cx,
     pub(super) head: Parts,
     pub(super) token: Option<Secret>,
-    pub(super) claim: Claim,
+    pub(super) claim: Result<Claim, Waiver>,
     /// Out of tolerance, or from before the store was restored, and the source holds what is authentic but stale.
     pub(super) stale: bool,
 }
 
 pub(super) fn claim(gate: &Gate, admitted: Admitted) -> Result<Claimed, Rejection> {
-    match try_claim(gate, &admitted) {
-        Ok((claim, stale)) => Ok(Claimed { cx: admitted.cx, head: admitted.head, token: admitted.token, claim, stale }),
+    let (claim, stale) = match try_claim(gate, &admitted) {
+        Ok((claim, stale)) => (Ok(claim), stale),
         Err(why) => {
             note(gate, &why, &admitted.cx, &admitted.head, admitted.token.as_ref(), None);
-            Err(why)
+            (Err(Waiver::of(&admitted.cx, &why).ok_or(why)?), false)
         }
-    }
+    };
+    let Admitted { cx, head, token } = admitted;
+    Ok(Claimed { cx, head, token, claim, stale })
 }
 
 /// Lets the reason be found out, off the way of the request, if the source wants that.

@@ -13,6 +13,7 @@ mod admit;
 mod budget;
 mod challenge;
 mod claim;
+mod crowd;
 mod destination;
 mod failures;
 mod full;
@@ -30,7 +31,9 @@ mod restored;
 mod routes;
 mod select;
 mod step;
+mod streaks;
 mod verify;
+mod waive;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -43,9 +46,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceBuilder};
 
 use crate::{
-    config::Config,
+    config::{Config, Source},
     delivery::{LaneSet, Lanes},
-    event::EventId,
+    event::{EventId, Name},
     http::per_client::PerClient,
     replay::Flights,
     store::EventStore,
@@ -54,8 +57,11 @@ use crate::{
     verify::Key,
 };
 
+use budget::Allowance;
+use crowd::Crowd;
 use paths::KnownPaths;
 use routes::Route;
+use streaks::Streaks;
 
 pub use budget::Budget;
 pub use failures::{Failed, Failures};
@@ -63,8 +69,11 @@ pub use outcome::{Ack, Rejection};
 pub use pending::{Pending, PendingSecret, is_configured};
 pub use routes::Snapshot;
 
-/// Requests not verified yet that every client address may have in flight.
-const UNPROVEN_PER_CLIENT_MIN: u64 = 16;
+/// Requests not verified yet that every client address may have in flight, if that is not most of all there may be.
+const UNPROVEN_PER_CLIENT_MIN: usize = 16;
+
+/// What did not verify and was let through has this part of places and bytes, whatever its upstream does with it.
+const WAIVED_PART: usize = 8;
 
 /// A body on the wire.
 pub type WireBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -89,16 +98,35 @@ pub struct Gate {
     /// Shares of a client address in what is not verified yet: places, and bytes.
     unproven_requests: Arc<PerClient>,
     unproven_bytes: Arc<PerClient>,
+    /// All who are not verified yet.
+    crowd: Arc<Crowd>,
+    /// For what is let through although it did not verify: places, and bytes.
+    waived_requests: Arc<Semaphore>,
+    waived_bytes: Arc<Allowance>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     clock: Clock,
     full_said: full::Said,
     pending: Arc<Pending>,
     failures: Arc<Failures>,
+    streaks: Streaks,
     /// When the store was restored from a backup, if it was.
     restored_at: Option<Wall>,
     /// Cancelled when the drain's time is up: what still waits is refused.
     cut: CancellationToken,
+}
+
+/// How a source is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: Name,
+    /// Answers to its webhooks that were no 2xx, one after another, as the provider counts them.
+    pub refusals_in_a_row: u32,
+    /// At how many of those the provider disables the subscription, if that is known.
+    pub disables_after: Option<u32>,
+    /// Until when what does not verify is let through.
+    pub unenforced_until: Option<Wall>,
 }
 
 impl Gate {
@@ -122,6 +150,7 @@ impl Gate {
     /// Writes a small file beside the store, so it is not for a worker of the runtime.
     pub fn reload(&self, config: &Config, lanes: Arc<LaneSet>) {
         let removed = self.paths.update(config, self.clock.wall());
+        say_of_sources(config, &self.metrics, self.clock.wall());
         let before = self.snapshot.load_full();
         let snapshot = Snapshot::new(config, lanes, removed, Some(&before), self.clock.monotonic());
         self.snapshot.store(Arc::new(snapshot));
@@ -148,6 +177,9 @@ impl Gate {
         restored::warn_of_untimed(config, restored_at, clock.wall());
         let paths = KnownPaths::open(&config.store);
         let removed = paths.update(config, clock.wall());
+        say_of_sources(config, &metrics, clock.wall());
+        let unproven_max = limits.in_flight_max.div_ceil(2);
+        let per_client = (limits.in_flight_max / 10).max(UNPROVEN_PER_CLIENT_MIN).min(unproven_max.div_ceil(2));
         let capacity = std::num::NonZeroUsize::new(config.replay.capacity).unwrap_or(std::num::NonZeroUsize::MIN);
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, lanes.current(), removed, None, clock.monotonic())),
@@ -158,14 +190,18 @@ impl Gate {
             budget: Budget::new(limits.body_memory_max),
             in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
             in_flight_max: limits.in_flight_max,
-            unproven_requests: PerClient::new((limits.in_flight_max as u64 / 10).max(UNPROVEN_PER_CLIENT_MIN)),
+            unproven_requests: PerClient::new(per_client as u64),
             unproven_bytes: PerClient::new(limits.body_memory_max / 10),
+            crowd: Crowd::new(unproven_max),
+            waived_requests: Arc::new(Semaphore::new(limits.in_flight_max.div_ceil(WAIVED_PART))),
+            waived_bytes: Allowance::new(limits.body_memory_max / WAIVED_PART as u64),
             health,
             metrics,
             clock,
             full_said: full::Said::default(),
             pending: Arc::new(Pending::new(&config.store)),
             failures: Arc::default(),
+            streaks: Streaks::default(),
             restored_at,
             cut: CancellationToken::new(),
         })
@@ -196,10 +232,34 @@ impl Gate {
         (self.in_flight_max - self.in_flight.available_permits(), self.budget.taken())
     }
 
+    /// How every configured source is doing, by name.
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let (snapshot, now) = (self.snapshot.load(), self.clock.wall());
+        let status = |source: &Source| SourceStatus {
+            name: source.name.clone(),
+            refusals_in_a_row: self.streaks.of(&source.name),
+            disables_after: source.provider.sender.disables_after,
+            unenforced_until: source.lenient.map(|lenient| lenient.until).filter(|until| now < *until),
+        };
+        let mut all: Vec<_> = snapshot.sources().map(status).collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
     /// Waits until every flight has landed. New ones can still begin: close the listeners first.
     pub async fn drain(&self) {
         self.flights.close();
         self.flights.wait().await;
+    }
+}
+
+/// What an operator is told of the sources of a configuration that is taken.
+fn say_of_sources(config: &Config, metrics: &Metrics, now: Wall) {
+    waive::warn(config, now);
+    for source in config.sources.values() {
+        if let Some(count) = source.provider.sender.disables_after {
+            metrics.disables_after(&source.name, count);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Exchange {
     pub(super) source: OnceLock<Arc<Source>>,
     /// Set by `respond`: the code, the status, and the event it is about.
     pub(super) ended: OnceLock<(&'static str, u16, Option<EventId>)>,
+    /// Set by `verify`, if it did.
+    pub(super) proven: OnceLock<()>,
     /// Set by `challenge`: which handshake of the provider was answered.
     pub(super) handshake: OnceLock<usize>,
     /// `Expect: 100-continue`: the body comes only if somebody reads it, or does not come at all.
@@ -87,6 +89,7 @@ where
             came_at,
             source: OnceLock::new(),
             ended: OnceLock::new(),
+            proven: OnceLock::new(),
             handshake: OnceLock::new(),
             waits_for_continue: head.headers.contains_key(header::EXPECT),
             body: Mutex::new(Some(body)),

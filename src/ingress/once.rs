@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout_at;
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
-use super::{Ack, Gate, Rejection, verify::Verified};
+use super::{Ack, Gate, Rejection, rate::Token, verify::Verified};
 use crate::{
     config::model::Mode,
     event::EventId,
@@ -82,6 +82,7 @@ where
     let set = Arc::new(key_set(&keys, mode));
     // A waiting request keeps its own share of what is in flight.
     let _permits = webhook.cx.permits.clone();
+    let mut token = Token::of(&webhook);
     let mut mine = Some((webhook, inner));
     loop {
         if gate.clock.monotonic() >= deadline {
@@ -89,10 +90,14 @@ where
         }
         let (mut watch, leads) = match gate.guard.enter(set.clone()) {
             Entry::Known(id) => {
+                token.put_back();
                 gate.store.count_copy(id);
                 return Ok(Ack::Duplicate(id));
             }
-            Entry::Wait(watch) => (watch, false),
+            Entry::Wait(watch) => {
+                token.put_back();
+                (watch, false)
+            }
             Entry::Lead(flight) => {
                 // No await between `enter` and `spawn`: nobody can be left waiting for a flight never begun.
                 let watch = flight.watch();
@@ -112,7 +117,11 @@ where
             };
         };
         return match outcome {
-            _ if leads => outcome,
+            _ if leads => outcome.inspect(|ack| {
+                if ack.is_copy() {
+                    token.put_back();
+                }
+            }),
             Err(why) if why.is_personal() => continue, // one of the waiting takes its place
             Err(why) => Err(why),
             Ok(_) if !watch.is_copy(&set) => continue, // another body under the same key: the store judges

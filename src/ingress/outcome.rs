@@ -57,6 +57,10 @@ impl Ack {
             Self::Challenge(_) => None,
         }
     }
+    /// Whether it was accepted before.
+    pub const fn is_copy(&self) -> bool {
+        matches!(self, Self::Duplicate(_) | Self::Answered { copy: true, .. })
+    }
     /// What a copy of the same webhook is told.
     #[must_use]
     pub fn of_copy(self) -> Self {
@@ -107,6 +111,8 @@ pub enum Rejection {
     TooLarge,
     /// The body did not come in time, or too slowly.
     TooSlow,
+    /// Not verified yet, and it got on worse than others who needed the room.
+    CrowdedOut,
     /// The client ended the body early.
     Cut,
     /// No room for the body.
@@ -157,6 +163,7 @@ impl Rejection {
             Self::SignedBeforeRestore => "signed_before_restore",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
+            Self::CrowdedOut => "crowded_out",
             Self::Cut => "cut",
             Self::BudgetSpent => "budget_spent",
             Self::RateExceeded(_) => "rate_exceeded",
@@ -183,6 +190,43 @@ impl Rejection {
                 | Self::UpstreamTimedOut
                 | Self::Panicked
         )
+    }
+    /// Whether it was refused for a reason of ours, whoever sent it: a genuine webhook would have been, too.
+    pub const fn is_ours(&self) -> bool {
+        match self {
+            Self::TooManyInFlight
+            | Self::StaleByOurClock
+            | Self::SignedBeforeRestore
+            | Self::AwaitsSecret
+            | Self::SecretNotKept
+            | Self::KeysUnavailable
+            | Self::TooLarge
+            | Self::CrowdedOut
+            | Self::BudgetSpent
+            | Self::RateExceeded(_)
+            | Self::StoreFull
+            | Self::StoreUnavailable
+            | Self::Late
+            | Self::UpstreamAnswered(_)
+            | Self::UpstreamFailed
+            | Self::UpstreamUnreachable
+            | Self::UpstreamCut
+            | Self::UpstreamTimedOut
+            | Self::Draining
+            | Self::Panicked => true,
+            Self::UnknownPath
+            | Self::RemovedPath
+            | Self::WrongMethod
+            | Self::Malformed
+            | Self::AddressNotAllowed
+            | Self::ClientCertificate
+            | Self::Unauthentic(_)
+            | Self::Stale
+            | Self::HandshakeRefused
+            | Self::SignedByHandshake
+            | Self::TooSlow
+            | Self::Cut => false,
+        }
     }
     /// Whether the upstream may have taken it although we say that it failed.
     pub const fn is_uncertain(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The body: the only step that waits for the client. Declared and counted length, deadline, floor rate, and a
-//! share of the budget for each frame before it is kept: 408, 413, 503.
+//! share of the budget for each frame before it is kept: 408, 413, 503. It ends with 408, too, if others need its room and
+//! get on better.
 
 use std::{
     collections::VecDeque,
@@ -13,11 +14,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{header, request::Parts};
 use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service, ServiceExt, layer::layer_fn};
 
-use super::{Ack, Gate, Rejection, WireBody, budget::Share, claim::Claimed, observe::Exchange, select::Cx};
+use super::{
+    Ack, Gate, Rejection, WireBody, budget::Share, claim::Claimed, crowd::Seat, observe::Exchange, select::Cx,
+    waive::Waiver,
+};
 use crate::{event::Body, secret::Secret, verify::Claim};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +31,7 @@ pub(super) struct Received {
     pub(super) cx: Cx,
     pub(super) head: Parts,
     pub(super) token: Option<Secret>,
-    pub(super) claim: Claim,
+    pub(super) claim: Result<Claim, Waiver>,
     pub(super) stale: bool,
     pub(super) body: Body,
 }
@@ -67,8 +71,37 @@ async fn receive(gate: &Gate, claimed: Claimed) -> Result<Received, Rejection> {
     Ok(Received { cx, head, token, claim, stale, body })
 }
 
-/// The whole body, of at most `max` bytes.
+/// The whole body, of at most `max` bytes, unless somebody else needs the room more.
 pub(super) async fn collect(gate: &Gate, cx: &mut Cx, head: &Parts, max: usize) -> Result<Body, Rejection> {
+    let Some(upload) = seat(cx).map(|seat| seat.upload().clone()) else { return all_of(gate, cx, head, max).await };
+    tokio::select! {
+        biased;
+        () = upload.ended() => Err(Rejection::CrowdedOut),
+        body = all_of(gate, cx, head, max) => body,
+    }
+}
+
+fn seat(cx: &Cx) -> Option<&Seat> {
+    cx.unproven.as_ref()?.seat.as_ref()
+}
+
+/// Puts a body back as if it had not been read. Its bytes stay paid for until they are read again.
+pub(super) fn put_back(cx: &Cx, body: Body) {
+    let bytes = Full::new(Bytes::from_owner(Whole(body))).map_err(|never| match never {});
+    if let Ok(mut slot) = cx.exchange.body.lock() {
+        *slot = Some(bytes.boxed_unsync());
+    }
+}
+
+struct Whole(Body);
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+async fn all_of(gate: &Gate, cx: &mut Cx, head: &Parts, max: usize) -> Result<Body, Rejection> {
     let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > max as u64) {
         return Err(Rejection::TooLarge); // before a byte of it is read
@@ -100,6 +133,9 @@ pub(super) async fn collect(gate: &Gate, cx: &mut Cx, head: &Parts, max: usize) 
         };
         // Trailers are discarded, never interpreted.
         let Ok(data) = frame.into_data() else { continue };
+        if let Some(seat) = seat(cx) {
+            seat.upload().received(data.len(), now);
+        }
         if bytes.len() + data.len() > max {
             return Err(Rejection::TooLarge);
         }
@@ -108,7 +144,7 @@ pub(super) async fn collect(gate: &Gate, cx: &mut Cx, head: &Parts, max: usize) 
         if target > kept {
             let more = target - kept;
             let may = cx.unproven.as_mut().is_none_or(|unproven| unproven.bytes.grow(more as u64));
-            if !may || gate.budget.grow(&mut share, more).await.is_none() {
+            if !may || gate.budget.grow(&mut share, more, seat(cx), now).await.is_none() {
                 return Err(Rejection::BudgetSpent);
             }
             bytes.reserve_exact(target - bytes.len());

@@ -65,6 +65,7 @@ where
                 Err(why) => (why.code(), None, refuse(why, source, unknown_path)),
             };
             discard_rest(&exchange, &mut response);
+            gate.streaks.answered(&gate, &exchange, outcome.as_ref().err(), response.status());
             let _ = exchange.ended.set((code, response.status().as_u16(), event));
             Ok(response)
         })
@@ -152,7 +153,7 @@ fn status(why: &Rejection, source: Option<&Source>, unknown_path: u16) -> u16 {
         Rejection::TooLarge => return 413,
         Rejection::Malformed => 400,
         Rejection::AddressNotAllowed => 403,
-        Rejection::TooSlow | Rejection::Cut => 408,
+        Rejection::TooSlow | Rejection::CrowdedOut | Rejection::Cut => 408,
         Rejection::RateExceeded(_) => 429,
         Rejection::UpstreamFailed | Rejection::UpstreamUnreachable | Rejection::UpstreamCut => 502,
         Rejection::UpstreamTimedOut => 504,

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{paths::Removed, remote_keys::Remote};
+use super::{budget::Allowance, paths::Removed, remote_keys::Remote};
 use crate::{
     config::{Config, Source},
     delivery::LaneSet,
@@ -43,8 +43,10 @@ pub(super) struct Route {
     pub(super) source: Arc<Source>,
     /// Verified webhooks per second.
     pub(super) rate: Option<Arc<Mutex<Bucket>>>,
-    /// Verified requests and their flights.
-    pub(super) in_flight: Option<Arc<Semaphore>>,
+    /// Verified requests and their flights: how many there may be, and the places.
+    pub(super) in_flight: Option<(usize, Arc<Semaphore>)>,
+    /// Bytes of their bodies.
+    pub(super) bytes: Option<Arc<Allowance>>,
     /// The secrets that count now.
     pub(super) keys: ArcSwap<Keyring>,
     pub(super) remote: Arc<Remote>,
@@ -52,15 +54,38 @@ pub(super) struct Route {
     pub(super) client_cert: Option<Wanted>,
 }
 
+/// What one of several sources may have of what is there for all.
+#[derive(Clone, Copy)]
+struct Shares {
+    in_flight_max: Option<usize>,
+    bytes_max: Option<u64>,
+}
+
+impl Shares {
+    /// Half of it; one that has nobody beside it may have all.
+    fn of(config: &Config) -> Self {
+        let (limits, several) = (&config.server.limits, config.sources.len() > 1);
+        Self {
+            in_flight_max: several.then(|| limits.in_flight_max.div_ceil(2)),
+            bytes_max: several.then_some(limits.body_memory_max / 2),
+        }
+    }
+}
+
 impl Route {
-    fn new(source: &Arc<Source>, before: Option<&Self>, now: Instant) -> Self {
+    fn new(source: &Arc<Source>, shares: Shares, before: Option<&Self>, now: Instant) -> Self {
         let rate = source.rate.map(|rate| {
             let known = before.filter(|before| before.source.rate == Some(rate)).and_then(|before| before.rate.clone());
             known.unwrap_or_else(|| Arc::new(Mutex::new(Bucket::new(rate, now))))
         });
-        let in_flight = source.in_flight_max.map(|max| {
-            let same = before.filter(|before| before.source.in_flight_max == Some(max));
-            same.and_then(|before| before.in_flight.clone()).unwrap_or_else(|| Arc::new(Semaphore::new(max)))
+        // What is in flight stays counted, unless there may be another number of them.
+        let in_flight = source.in_flight_max.or(shares.in_flight_max).map(|max| {
+            let known = before.and_then(|before| before.in_flight.clone()).filter(|(known, _)| *known == max);
+            known.unwrap_or_else(|| (max, Arc::new(Semaphore::new(max))))
+        });
+        let bytes = shares.bytes_max.map(|max| {
+            let known = before.and_then(|before| before.bytes.clone()).filter(|known| known.max() == max);
+            known.unwrap_or_else(|| Allowance::new(max))
         });
         let is_same_set = |before: &&Self| {
             let (old, new) = (&before.source, source);
@@ -74,6 +99,7 @@ impl Route {
             remote,
             client_cert: source.client_cert.as_ref().map(Wanted::new),
             in_flight,
+            bytes,
         };
         route.take_fetched();
         route
@@ -91,9 +117,10 @@ impl Snapshot {
     ) -> Self {
         let mut exact = HashMap::new();
         let mut with_token = Vec::new();
+        let shares = Shares::of(config);
         for (name, source) in &config.sources {
             let before = before.and_then(|before| before.of_source(name));
-            let route = Arc::new(Route::new(source, before.map(Arc::as_ref), now));
+            let route = Arc::new(Route::new(source, shares, before.map(Arc::as_ref), now));
             match &source.path.around_token {
                 None => {
                     exact.insert(source.path.text.clone(), route);
@@ -116,6 +143,11 @@ impl Snapshot {
 
     fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.exact.values().chain(&self.with_token)
+    }
+
+    /// Every source.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.routes().map(|route| &*route.source)
     }
 
     /// Those whose keys are fetched.

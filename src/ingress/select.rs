@@ -7,6 +7,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Gate, Rejection,
+    crowd::Seat,
     observe::{Exchange, Inbound},
     routes::Route,
 };
@@ -20,16 +21,18 @@ pub(super) struct Cx {
     pub(super) deadline: Instant,
     /// Shares of `in_flight_max`, of the server and of the source.
     pub(super) permits: Vec<Arc<OwnedSemaphorePermit>>,
-    /// What the client's address has of everything unproven; `verify` gives it back.
+    /// What it has of everything unproven; `verify` gives it back if it verifies.
     pub(super) unproven: Option<Unproven>,
 }
 
-/// The shares of one client address in what is not verified yet.
+/// The shares in what is not verified yet: of its client address, and in all.
 pub(super) struct Unproven {
     /// One request.
     pub(super) _place: Taken,
     /// Bytes of its body.
     pub(super) bytes: Taken,
+    /// Its place among all of them, until it has arrived.
+    pub(super) seat: Option<Seat>,
 }
 
 /// A webhook whose source is known.

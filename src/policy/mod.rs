@@ -2,9 +2,11 @@
 //! and draw no random number.
 
 pub mod breaker;
+pub mod crowd;
 pub mod rate;
 pub mod retry;
 pub mod routes;
+pub mod streak;
 
 pub use breaker::{Breaker, Circuit};
 pub use rate::{Bucket, Rate};

@@ -223,6 +223,27 @@ pub(super) fn check_share(upstream: &str, open_bytes: u64, bytes: u64, max: u64)
     Err(StoreError::Full(format!("upstream `{upstream}` has used up its share of the disk (`store.disk_share_max`)")))
 }
 
+/// What has to be free for what verifies: of all files, what is undelivered may take so much before nothing more is
+/// stored that did not verify. It is a tenth, whoever sent what is there, so that no flood of forgeries fills a disk.
+pub(super) const fn unverified_bytes_max(all_bytes_max: u64) -> u64 {
+    all_bytes_max / 10
+}
+
+/// Refuses an event that did not verify if its deliveries, of so many `bytes` together, would take more than is left for
+/// such. `open_bytes` are those of all upstreams.
+pub(super) fn check_unverified(
+    head: &EventHead,
+    open_bytes: impl FnOnce() -> u64,
+    bytes: u64,
+    max: u64,
+) -> Result<(), StoreError> {
+    if head.unverified_reason().is_none() || open_bytes().saturating_add(bytes) <= max {
+        return Ok(());
+    }
+    let why = "what is not delivered takes a tenth of the disk: nothing unverified is stored until that changes";
+    Err(StoreError::Full(why.to_owned()))
+}
+
 /// What one call may still read for a JSON filter.
 #[derive(Debug)]
 pub(super) struct Scan {

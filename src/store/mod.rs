@@ -32,6 +32,9 @@ use crate::{
 /// Bodies that one lease brings into memory, in bytes; a single event may be larger.
 pub const LEASE_BYTES_MAX: usize = 8 << 20;
 
+/// Sealed copies of bodies that are made at a time, in bytes; a single one may be larger.
+pub const SEALED_BYTES_MAX: usize = 32 << 20;
+
 /// What became of an append.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Appended {

@@ -49,6 +49,11 @@ impl Vault {
         Self { keys: keys.iter().map(cipher).collect() }
     }
 
+    /// Whether bodies are encrypted.
+    pub const fn seals(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// What to store for a body, and the id of the key that opens it. `None` without keys.
     pub fn seal(&self, kind: Kind, id: EventId, body: &[u8]) -> Option<(Arc<str>, Vec<u8>)> {
         let (key_id, cipher) = self.keys.first()?;

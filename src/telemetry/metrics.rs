@@ -85,6 +85,9 @@ pub struct Metrics {
     webhooks: Family<BySourceCode, Counter>,
     webhook_seconds: Family<BySource, Histogram>,
     verified: Family<BySourceSecret, Counter>,
+    unenforced: Family<BySourceCode, Counter>,
+    refusals_in_a_row: Family<BySource, Gauge>,
+    disables_after: Family<BySource, Gauge>,
     handshakes: Family<BySourceHandshake, Counter>,
     key_fallbacks: Family<BySource, Counter>,
     order_keys_missing: Family<BySource, Counter>,
@@ -130,6 +133,24 @@ impl Default for Metrics {
         registry.register_with_unit("webhook", "From arrival to answer", Unit::Seconds, webhook_seconds.clone());
         let verified = Family::default();
         registry.register("verified", "Verified webhooks by the secret that explained them", verified.clone());
+        let unenforced = Family::default();
+        registry.register(
+            "unenforced",
+            "Webhooks that did not verify and were let through (enforce = false), by why",
+            unenforced.clone(),
+        );
+        let refusals_in_a_row = Family::default();
+        registry.register(
+            "source_refusals_in_a_row",
+            "Answers that were no 2xx, one after another, as the provider of the source counts them",
+            refusals_in_a_row.clone(),
+        );
+        let disables_after = Family::default();
+        registry.register(
+            "source_disables_after",
+            "At how many of those the provider disables the subscription; absent where that is not known",
+            disables_after.clone(),
+        );
         let handshakes = Family::default();
         registry.register(
             "handshakes",
@@ -239,6 +260,9 @@ impl Default for Metrics {
             webhooks,
             webhook_seconds,
             verified,
+            unenforced,
+            refusals_in_a_row,
+            disables_after,
             handshakes,
             key_fallbacks,
             order_keys_missing,
@@ -279,6 +303,18 @@ impl Metrics {
     /// A webhook verified with this secret.
     pub fn verified(&self, source: &Arc<str>, secret: &Arc<str>) {
         self.verified.get_or_create(&BySourceSecret { source: source.clone(), secret: secret.clone() }).inc();
+    }
+    /// A webhook did not verify for this reason, and was let through.
+    pub fn unenforced(&self, source: &Arc<str>, code: &'static str) {
+        self.unenforced.get_or_create(&BySourceCode { source: source.clone(), code }).inc();
+    }
+    /// So many answers of a source in a row were no 2xx.
+    pub fn refusals_in_a_row(&self, source: &Arc<str>, count: u32) {
+        self.refusals_in_a_row.get_or_create(&BySource { source: source.clone() }).set(i64::from(count));
+    }
+    /// At so many of them its provider disables the subscription.
+    pub fn disables_after(&self, source: &Arc<str>, count: u32) {
+        self.disables_after.get_or_create(&BySource { source: source.clone() }).set(i64::from(count));
     }
     /// A registration handshake was answered: which of the provider's, from 0.
     pub fn handshake(&self, source: &Arc<str>, handshake: usize) {

@@ -43,6 +43,11 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// No keys at all, of a body that nothing proves.
+    pub fn none(body: &[u8]) -> Self {
+        let body = Sha256::digest(body).into();
+        Self { body, replay: None, nonce: None, event: None, timed: false, fell_back: false }
+    }
     /// All keys there are, replay key first.
     pub fn all(&self) -> impl Iterator<Item = Lived> {
         [self.replay, self.nonce, self.event].into_iter().flatten()

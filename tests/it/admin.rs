@@ -20,7 +20,7 @@ use std::{
 use hookward::{
     admin::{
         self, Admin, FailureLog, Forgotten, Given, Hidden, Operations, StoreFacts, UpstreamStatus,
-        api::{ConfigRow, PendingSecretRow, ReloadOutcome, ReloadRow},
+        api::{ConfigRow, PendingSecretRow, ReloadOutcome, ReloadRow, SourceRow},
     },
     config::model::{AdminToken, Role},
     event::State,
@@ -119,6 +119,10 @@ fn given(listen: SocketAddr, tokens: &[(&str, Role)], store: Arc<dyn EventStore>
                     help: "add it, or delete the file".into(),
                 }])
             })
+        }),
+        sources: Box::new(|| {
+            let (name, until) = ("partssource".into(), "2026-12-01T00:00:00.000Z".to_owned());
+            vec![SourceRow { name, refusals_in_a_row: 3, disables_after: None, unenforced_until: Some(until) }]
         }),
         failures: FailureLog::new(std::iter::empty(), Box::new(|_| 0)),
         operations: Operations::new(store.clone(), clock.clone(), forgotten.clone()),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use hookward::{
-    config::{self, Environment, LoadOptions, Loaded, Memory, Secrets, Summary},
-    store::LEASE_BYTES_MAX,
+    config::{self, Environment, LoadOptions, Loaded, Memory, Secrets, Summary, memory::HTTP2_CONNECTION_WINDOW_BYTES},
+    store::{LEASE_BYTES_MAX, SEALED_BYTES_MAX},
     time::Wall,
 };
 use proptest::prelude::*;
@@ -184,6 +184,52 @@ fn what_deliveries_may_hold_is_bounded_by_the_largest_body_that_may_go_there() {
     // A concurrency that nobody chose gives way: 64 MiB hold three of them.
     let (_, config) = deliveries(&(large + &upstream("a", "") + &upstream("b", "concurrency = 16")));
     assert_eq!((config.upstreams["a"].concurrency, config.upstreams["b"].concurrency), (3, 16));
+}
+
+fn part(text: &str, name: &str) -> Option<u64> {
+    let loaded = from_text(&format!(
+        "{text}\n[sources.a]\nprovider = \"partssource\"\nupstream = \"http://127.0.0.1:1/\"\n\
+        secrets = [{{ value = \"a-secret-of-some-length\" }}]\n"
+    ));
+    let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)));
+    Memory::of(&config).parts.into_iter().find(|part| part.name == name).map(|part| part.bytes)
+}
+
+#[test]
+fn what_connections_may_hold_is_bounded_by_what_they_speak() {
+    let kib = 1 << 10;
+    let tls = "[server]\ntls = { cert = \"a.crt\", key = \"a.key\" }";
+    let h2c = "[server]\nlisten = [{ at = \"127.0.0.1:8080\", h2c = true }]";
+    let ten = |server: &str| format!("{server}\n[server.limits]\nconnections_max = 10\n");
+    let kibs = |text: &str, name: &str| part(text, name).map(|bytes| bytes / kib);
+    assert_eq!((kibs(&ten(""), "connections"), kibs("", "windows")), (Some(10 * 64), None));
+    assert_eq!((kibs(&ten(tls), "connections"), kibs(&ten(h2c), "connections")), (Some(10 * 120), Some(10 * 64)));
+    for http2 in [tls, h2c] {
+        let window = u64::from(HTTP2_CONNECTION_WINDOW_BYTES);
+        assert_eq!((part(http2, "windows"), part(&ten(http2), "windows")), (Some(512 * window), Some(10 * window)));
+    }
+}
+
+#[test]
+fn the_number_of_connections_gives_way_unless_it_is_chosen() {
+    let tls = "[server]\ntls = { cert = \"a.crt\", key = \"a.key\" }\n[server.limits]\n";
+    let connections =
+        |more: &str, kib: u64| part(&format!("{tls}{more}"), "connections").map(|bytes| bytes / (kib << 10));
+    assert_eq!(part("", "connections"), Some(4096 * (64 << 10)));
+    let fitting = connections("", 120).expect("a part");
+    assert!((2048..4096).contains(&fitting), "{fitting}");
+    assert_eq!(connections("memory_max = \"2GiB\"", 120), Some(4096));
+    let chosen = from_text(&format!(
+        "{tls}connections_max = 4096\n[sources.a]\nprovider = \"partssource\"\n\
+        upstream = \"http://127.0.0.1:1/\"\nsecrets = [{{ value = \"a-secret-of-some-length\" }}]\n"
+    ));
+    assert!(chosen.config.is_none() && chosen.problems.render(false).contains("the limits sum up to"));
+}
+
+#[test]
+fn sealed_copies_count_where_bodies_are_encrypted() {
+    let key = format!("[store]\nencryption = [{{ value = \"{}\" }}]", "63".repeat(32));
+    assert_eq!((part("", "sealed bodies"), part(&key, "sealed bodies")), (None, Some(SEALED_BYTES_MAX as u64)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod admin;
+mod budgets;
 mod cli;
 mod clocks;
 mod config;
@@ -10,6 +11,7 @@ mod delivery;
 mod deploy;
 mod disk;
 mod end_to_end;
+mod enforce;
 mod explain;
 mod faults;
 mod front_door;

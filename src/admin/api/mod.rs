@@ -15,7 +15,8 @@ pub use filter::EventFilter;
 pub use operations::{OperationCount, OperationList, OperationRequest, OperationRow};
 pub use reload::{ChangeRow, ConfigRow, ReloadAnswer, ReloadOutcome, ReloadRequest, ReloadRow};
 pub use status::{
-    Checks, Counts, HealthDetail, PauseRow, PausedUpstream, PendingSecretRow, ReasonRow, Status, StoreRow, UpstreamRow,
+    Checks, Counts, HealthDetail, PauseRow, PausedUpstream, PendingSecretRow, ReasonRow, SourceRow, Status, StoreRow,
+    UpstreamRow,
 };
 
 use super::redact::Hidden;

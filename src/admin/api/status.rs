@@ -20,8 +20,24 @@ pub struct Status {
     pub upstreams: Vec<UpstreamRow>,
     /// Secrets that providers handed over and that wait for an operator; null if they cannot be listed.
     pub pending_secrets: Option<Vec<PendingSecretRow>>,
+    /// Every configured source.
+    #[serde(default)]
+    pub sources: Vec<SourceRow>,
     /// Sources whose refusals are explained, and that refused something.
     pub failures: Vec<FailureCount>,
+}
+
+/// How a source is doing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Its name.
+    pub name: String,
+    /// Answers to its webhooks that were no 2xx, one after another, as the provider counts them.
+    pub refusals_in_a_row: u32,
+    /// At how many of those the provider disables the subscription; null if that is not known.
+    pub disables_after: Option<u32>,
+    /// Until then what does not verify is let through (`enforce = false`); RFC 3339 in UTC. Null where it is refused.
+    pub unenforced_until: Option<String>,
 }
 
 /// A secret that was handed over in a registration handshake. Anybody may have sent it.

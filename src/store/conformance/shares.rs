@@ -66,3 +66,41 @@ async fn an_upstream_that_takes_nothing_uses_up_its_own_share_only() {
         store.close().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_verify_is_stored_only_while_little_is_undelivered() {
+    for engine in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::starting_at(Wall::from_unix_s(EPOCH_S));
+        let store = engine.open(directory.path(), 0.5, &clock);
+        let store = &*store;
+        let (max, more) = ((64 << 20) / 10, OVERHEAD_BYTES + HEADERS_BYTES);
+        let unverified = |upstreams: &[&str], n, body_bytes| {
+            let mut event = to(upstreams, n, body_bytes);
+            (event.head.verified, event.keys) = (EventHead::unverified("stale"), Keys::none(&event.body));
+            event
+        };
+        let refused =
+            async |event| matches!(store.append(event).await, Err(StoreError::Full(why)) if why.contains("unverified"));
+        let half = max / 2 - more;
+        put(store, unverified(&["a"], 1, half)).await;
+        assert!(
+            refused(unverified(&["b", "c"], 2, half / 2 + more)).await,
+            "all upstreams together, and each delivery"
+        );
+        put(store, unverified(&["b"], 2, half)).await;
+        assert!(refused(unverified(&["c"], 3, 0)).await);
+        let stats = store.stats().await.unwrap();
+        assert_eq!((stats.events, stats.keys), (2, 0));
+        // What verifies has the rest, and leaves none of it to what does not.
+        put(store, to(&["c"], 4, half)).await;
+        assert!(refused(unverified(&[], 5, 0)).await, "not even what no route wants");
+        let taken = take_all(store).await;
+        settle(store, &taken[0], delivered()).await;
+        assert!(refused(unverified(&["c"], 3, half)).await, "whoever sent what is there");
+        let taken = store.lease("b", 1, LEASE).await.unwrap();
+        settle(store, &taken[0], delivered()).await;
+        put(store, unverified(&["c"], 3, half)).await;
+        store.close().await;
+    }
+}

@@ -6,7 +6,8 @@ use super::{
     super::{
         Appended, Known, Lease, Operation, Pause, StoreError,
         judge::{
-            Birth, Resend, Verdict, birth, cause, check_share, event_bytes, judge, rearms, resend, share_bytes_max,
+            Birth, Resend, Verdict, birth, cause, check_share, check_unverified, event_bytes, judge, rearms, resend,
+            share_bytes_max, unverified_bytes_max,
         },
     },
     Options,
@@ -138,6 +139,8 @@ impl Inner {
             let open_bytes = self.open_bytes.get(upstream).copied().unwrap_or(0);
             check_share(upstream, open_bytes, bytes, self.share_bytes_max)?;
         }
+        let open_bytes = || self.open_bytes.values().sum();
+        check_unverified(&head, open_bytes, bytes * upstreams.len() as u64, unverified_bytes_max(self.bytes_max))?;
         self.make_room(now_ms, &keys, bytes)?;
         self.bytes += bytes;
         self.keys.remember(id, &source, &keys, now_ms);

@@ -7,7 +7,10 @@ use rusqlite::params;
 use super::{
     super::{
         Appended, Known, Lease,
-        judge::{Birth, Resend, Verdict, birth, cause, check_share, event_bytes, is_redelivery, judge, rearms, resend},
+        judge::{
+            Birth, Resend, Verdict, birth, cause, check_share, check_unverified, event_bytes, is_redelivery, judge,
+            rearms, resend, unverified_bytes_max,
+        },
         vault::{Kind, Vault},
     },
     desk::Desk,
@@ -174,6 +177,8 @@ impl Desk<'_> {
             let open_bytes = self.books.open_bytes(upstream);
             check_share(upstream, open_bytes, bytes, self.books.limits.share_bytes_max)?;
         }
+        let max = unverified_bytes_max(self.books.limits.bytes_max);
+        check_unverified(head, || self.books.all_open_bytes(), bytes * upstreams.len() as u64, max)?;
         self.make_room(new.stored().len() + new.headers.len())?;
         self.insert_event(new, relation)?;
         self.remember(head.id, keys)?;

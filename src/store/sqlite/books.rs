@@ -50,6 +50,12 @@ impl Tallies {
         open.map(|state| self.of(upstream, state).bytes).sum()
     }
 
+    /// The same of all upstreams.
+    fn all_open_bytes(&self) -> i64 {
+        let open = self.counts.iter().filter(|((_, state), _)| *state != State::Delivered);
+        open.map(|(_, count)| count.bytes).sum()
+    }
+
     /// The leases of another process are over.
     pub(super) fn leased_are_due(&mut self) {
         let leased: Vec<Name> =
@@ -175,6 +181,12 @@ impl Books {
     /// What deliveries to an upstream take that are not delivered.
     pub(super) fn open_bytes(&self, upstream: &Name) -> u64 {
         let bytes = self.committed_tallies(|all| all.open_bytes(upstream)) + self.added.open_bytes(upstream);
+        u64::try_from(bytes).unwrap_or(0)
+    }
+
+    /// What all deliveries take that are not delivered.
+    pub(super) fn all_open_bytes(&self) -> u64 {
+        let bytes = self.committed_tallies(Tallies::all_open_bytes) + self.added.all_open_bytes();
         u64::try_from(bytes).unwrap_or(0)
     }
 

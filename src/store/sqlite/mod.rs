@@ -54,8 +54,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Operation, Page, Pause, Settled,
-    Shown, Stats, StoreError, Swept,
+    Act, Appended, Counted, Direction, EventStore, Filter, Known, Lease, Leased, Operation, Page, Pause,
+    SEALED_BYTES_MAX, Settled, Shown, Stats, StoreError, Swept,
     elapsed::Elapsed,
     vault::{Kind, Vault},
 };
@@ -117,6 +117,8 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     jobs: Sender<Message>,
     places: Arc<Semaphore>,
+    /// Bytes of sealed copies that wait to be written.
+    sealing: Arc<Semaphore>,
     /// For workers, who must not wait behind a long list.
     lanes: Arc<Reader>,
     /// For operators and metrics, who must not either.
@@ -205,6 +207,7 @@ impl SqliteStore {
             shared,
             jobs,
             places: Arc::new(Semaphore::new(QUEUE_MAX)),
+            sealing: Arc::new(Semaphore::new(SEALED_BYTES_MAX)),
             lanes: Reader::of(opened.lanes),
             people: Reader::of(opened.people),
             lists: Reader::of(opened.lists),
@@ -353,8 +356,16 @@ impl EventStore for SqliteStore {
     fn append(&self, event: NewEvent) -> BoxFuture<'_, Result<Appended, StoreError>> {
         let new = Box::new(event);
         Box::pin(async move {
+            // A sealed body is another copy: nobody has paid for it, so that only so many are made.
+            let bytes = if self.vault.seals() { new.body.len().min(SEALED_BYTES_MAX) } else { 0 };
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.sealing).acquire_many_owned(bytes).await.map_err(|_| self.gone())?;
             let new = Box::new(Prepared::new(*new, &self.vault));
-            self.write_sized(new.stored().len(), true, move |desk| desk.append(&new)).await
+            self.write_sized(new.stored().len(), true, move |desk| {
+                let _room = &room;
+                desk.append(&new)
+            })
+            .await
         })
     }
 
