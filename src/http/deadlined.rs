@@ -47,6 +47,8 @@ pub(super) struct Deadlined<S> {
     /// The phase that the read timer was set for, and the timer.
     reading: (u8, Pin<Box<Sleep>>),
     writing: Option<Pin<Box<Sleep>>>,
+    /// Nothing was waited for since something was written: if it ends now, it ends with an answer.
+    answered: bool,
     /// The write side is shut: until when, and how many bytes, are still read.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
@@ -55,7 +57,8 @@ impl<S> Deadlined<S> {
     pub(super) fn new(stream: S, phase: Arc<AtomicU8>, limits: ConnectionLimits) -> Self {
         // A new connection has as long for its first byte as a head has in all.
         let first = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
-        Self { stream, phase, limits, reading: (IDLE, Box::pin(sleep_until(first))), writing: None, lingering: None }
+        let reading = (IDLE, Box::pin(sleep_until(first)));
+        Self { stream, phase, limits, reading, writing: None, answered: false, lingering: None }
     }
 
     /// Sets the read timer anew if the phase changed since.
@@ -80,6 +83,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlined<S> {
             }
             return Poll::Ready(done);
         }
+        self.answered = false;
         if self.follow_phase() == BUSY {
             return Poll::Pending;
         }
@@ -93,6 +97,7 @@ impl<S: AsyncWrite + Unpin> Deadlined<S> {
     fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.writing = None;
+            self.answered = true;
             return polled;
         }
         let timer = self.writing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_TIMEOUT)));
@@ -125,8 +130,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
         let this = &mut *self;
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            // Between two requests there is nothing to wait for.
-            if this.phase.load(Relaxed) == IDLE {
+            // Between two requests there is nothing to wait for. Behind the last answer there may be: a client that
+            // sends more than it said, if only an empty line, would have its answer taken away by a reset.
+            if this.phase.load(Relaxed) == IDLE && !this.answered {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -153,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
@@ -203,8 +210,25 @@ mod tests {
     async fn an_idle_connection_ends_at_once() {
         let (_client, server) = duplex(1024);
         let began = Instant::now();
-        deadlined(server, IDLE).shutdown().await.expect("shut");
+        let mut server = deadlined(server, IDLE);
+        server.write_all(b"an answer").await.expect("written");
+        assert!(server.read(&mut [0; 1]).now_or_never().is_none(), "it waits for the next request");
+        server.shutdown().await.expect("shut");
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_behind_the_last_answer_is_read() {
+        let (mut client, server) = duplex(1024);
+        let mut server = deadlined(server, IDLE);
+        server.write_all(b"an answer").await.expect("written");
+        let ending = tokio::spawn(async move { server.shutdown().await.map(|()| server) });
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("shut");
+        assert_eq!(answer, b"an answer");
+        client.write_all(b"\r\n").await.expect("taken");
+        drop(client);
+        ending.await.expect("no panic").expect("shut");
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,4 +27,5 @@ mod threats;
 mod tidy;
 mod vectors;
 mod volume;
+mod wire;
 mod world;
