@@ -19,7 +19,7 @@
 //! `<` one answer each, in order: the status, and something that must stand in it; `(bare)` before that has no body,
 //! as answers to HEAD. `<?` may come or not. `=` the connection afterwards, `open` for another request or `closed`.
 //! `^` one request each that the upstream must have seen: its body; after it `^+` headers that it must have had, and `^-`
-//! names that it must not have.
+//! names that it must not have. `^?` the body that it may see if a proxy in front mends what we refuse.
 
 use std::{fmt, fs, path::Path};
 
@@ -47,6 +47,8 @@ pub(super) struct Case {
     pub(super) answers: Vec<Expected>,
     pub(super) stays_open: bool,
     pub(super) upstream: Vec<Forwarded>,
+    /// Bodies that the upstream may see if a proxy in front mends what we refuse.
+    pub(super) mended: Vec<Vec<u8>>,
 }
 
 /// An answer.
@@ -148,6 +150,7 @@ impl Case {
             ("=", "open") => self.stays_open = true,
             ("=", "closed") => self.stays_open = false,
             ("^", body) => self.upstream.push(Forwarded { body: unescape(body, nonce)?, ..Forwarded::default() }),
+            ("^?", body) => self.mended.push(unescape(body, nonce)?),
             ("^+", header) => {
                 let (name, value) = header.split_once(": ")?;
                 self.upstream.last_mut()?.has.push((name.to_owned(), value.to_owned()));
