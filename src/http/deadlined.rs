@@ -34,9 +34,10 @@ pub(super) const LAST: u8 = 3;
 
 /// How long, and how much of it, is read of what a client still sends after its connection has ended. A socket
 /// closed on unread bytes is reset, and a client, or a proxy in front, that is still sending then may never read
-/// the answer.
+/// the answer. Apache looks for an answer only when all of a body is sent, so this is more than bodies usually have; what
+/// is read is thrown away at once, and the time bounds it anyway.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER_BYTES_MAX: usize = 16 << 20;
 
 /// A stream with deadlines for what the peer does not do.
 #[derive(Debug)]

@@ -144,7 +144,8 @@ fn judge(case: &Case, next: &str, answers: &[Answer], counted: usize, seen: &[St
     // Ours carry an id; those of probes may not be stored, and are not counted.
     let ours = |answer: &&Answer| answer.header("x-request-id").is_some() && answer.header("cache-control").is_none();
     let relayed: Vec<_> = answers.iter().filter(ours).collect();
-    if relayed.len() != counted {
+    // Who leaves in the middle of a request gets no answer to it.
+    if relayed.len() > counted || (relayed.len() < counted && !case.ends) {
         complaints.push(format!("the gateway saw {counted} requests, and {} of its answers arrived", relayed.len()));
     }
     let accepted: Vec<_> =
@@ -211,7 +212,7 @@ async fn refuse_early(kind: Kind) {
     for buffered in [true, false] {
         let Some(proxy) = Proxy::start(kind, front.gateway.public, buffered).await else { return };
         for (size, rounds) in
-            [(60_000, 100), (1_000_000, 100), (10 << 20, reduced("early refusals of 10 MiB", 10, 100))]
+            [(60_000, 100), (1_000_000, 100), (10 << 20, reduced("early refusals of 10 MiB", 20, 100))]
         {
             for chunked in [false, true] {
                 let mut other = Vec::new();

@@ -157,7 +157,7 @@ fn apache(listen: SocketAddr, to: SocketAddr, directory: &str, buffered: bool) -
          LoadModule reqtimeout_module {modules}/mod_reqtimeout.so\n\
          LoadModule proxy_module {modules}/mod_proxy.so\n\
          LoadModule proxy_http_module {modules}/mod_proxy_http.so\n\
-         Timeout 20\nRequestReadTimeout header=1 body=1\nLimitRequestFields 300\nLimitRequestFieldSize 65536\n\
+         Timeout 20\nRequestReadTimeout header=1 body=1,MinRate=500000\nLimitRequestFields 300\nLimitRequestFieldSize 65536\n\
          LimitRequestLine 65536\nAllowEncodedSlashes NoDecode\nProxyPreserveHost On\n{buffering}\n\
          ProxyPass / http://{to}/ nocanon\n"
     )
