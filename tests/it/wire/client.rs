@@ -133,7 +133,7 @@ fn are_optional(answers: &[Expected]) -> bool {
 
 /// Nothing that works takes this long.
 async fn silence() {
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
 }
 
 /// Reads answers, one after another.

@@ -38,6 +38,21 @@ impl fmt::Display for Kind {
     }
 }
 
+/// How it passes on what it gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Each request on a connection of its own, in HTTP/1.0 where the proxy knows how: nginx unless told otherwise.
+    Single,
+    /// The whole request first, where the proxy can, on connections that are kept.
+    Buffered,
+    /// Bytes as they come, on connections that are kept.
+    Streamed,
+}
+
+impl Way {
+    pub(super) const ALL: [Self; 3] = [Self::Single, Self::Buffered, Self::Streamed];
+}
+
 /// A proxy that runs.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
@@ -46,9 +61,9 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// One that passes everything on to `to`. With `buffered` it has the whole request first, where it can. `None` where it
-    /// is not installed, which is said; where everything has to be there it is a failure.
-    pub(super) async fn start(kind: Kind, to: SocketAddr, buffered: bool) -> Option<Self> {
+    /// One that passes everything on to `to`. `None` where it is not installed, which is said; where everything has to be
+    /// there it is a failure.
+    pub(super) async fn start(kind: Kind, to: SocketAddr, way: Way) -> Option<Self> {
         let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
         let Some(binary) = places.map(|place| Path::new(place).join(kind.binary())).into_iter().find(|p| p.exists())
         else {
@@ -67,15 +82,15 @@ impl Proxy {
         let text = match kind {
             Kind::Nginx => {
                 command.args(["-e", &format!("{at}/error.log"), "-p", &at, "-c"]).arg(&config);
-                nginx(address, to, buffered)
+                nginx(address, to, way)
             }
             Kind::HaProxy => {
                 command.args(["-db", "-f"]).arg(&config);
-                haproxy(address, to, buffered)
+                haproxy(address, to, way)
             }
             Kind::Apache => {
                 command.args(["-X", "-d", &at, "-f"]).arg(&config);
-                apache(address, to, &at, buffered)
+                apache(address, to, &at, way)
             }
         };
         fs::write(&config, text).expect("written");
@@ -111,8 +126,13 @@ async fn own_address() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
-fn nginx(listen: SocketAddr, to: SocketAddr, buffered: bool) -> String {
-    let buffering = if buffered { "on" } else { "off" };
+fn nginx(listen: SocketAddr, to: SocketAddr, way: Way) -> String {
+    let kept = "proxy_http_version 1.1; proxy_set_header Connection \"\";";
+    let way = match way {
+        Way::Single => String::new(),
+        Way::Buffered => kept.to_owned(),
+        Way::Streamed => format!("{kept} proxy_request_buffering off;"),
+    };
     format!(
         "daemon off; master_process off; pid nginx.pid; error_log error.log warn;
          events {{ worker_connections 512; }}
@@ -126,28 +146,36 @@ fn nginx(listen: SocketAddr, to: SocketAddr, buffered: bool) -> String {
              listen {listen};
              location / {{
                proxy_pass http://up;
-               proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
-               proxy_request_buffering {buffering}; proxy_ignore_client_abort on; proxy_next_upstream off;
+               proxy_set_header Host $http_host; proxy_ignore_client_abort on; proxy_next_upstream off;
+               {way}
              }}
            }}
          }}\n"
     )
 }
 
-fn haproxy(listen: SocketAddr, to: SocketAddr, buffered: bool) -> String {
-    let buffering = if buffered { "option http-buffer-request" } else { "" };
+fn haproxy(listen: SocketAddr, to: SocketAddr, way: Way) -> String {
+    let way = match way {
+        Way::Single => "option http-server-close",
+        Way::Buffered => "option http-buffer-request\n http-reuse always",
+        Way::Streamed => "http-reuse always",
+    };
     format!(
         "global\n nbthread 1\n tune.bufsize 65536\n tune.http.maxhdr 300\n\
-         defaults\n mode http\n {buffering}\n http-reuse always\n timeout connect 5s\n timeout client 1s\n timeout server 20s\n \
+         defaults\n mode http\n {way}\n timeout connect 5s\n timeout client 1s\n timeout server 20s\n \
          timeout http-request 1s\n timeout http-keep-alive 5s\n\
          frontend in\n bind {listen}\n default_backend out\n\
          backend out\n server one {to}\n"
     )
 }
 
-fn apache(listen: SocketAddr, to: SocketAddr, directory: &str, buffered: bool) -> String {
+fn apache(listen: SocketAddr, to: SocketAddr, directory: &str, way: Way) -> String {
     let modules = "/usr/lib/apache2/modules";
-    let buffering = if buffered { "SetEnv proxy-sendcl 1" } else { "SetEnv proxy-sendchunked 1" };
+    let way = match way {
+        Way::Single => "SetEnv force-proxy-request-1.0 1\nSetEnv proxy-nokeepalive 1",
+        Way::Buffered => "SetEnv proxy-sendcl 1",
+        Way::Streamed => "SetEnv proxy-sendchunked 1",
+    };
     format!(
         "ServerName proxy.example\nListen {listen}\nPidFile {directory}/pid\nDefaultRuntimeDir {directory}\n\
          ErrorLog {directory}/error.log\nLogLevel warn\nMutex sem\nUser nobody\nGroup nogroup\n\
@@ -158,7 +186,7 @@ fn apache(listen: SocketAddr, to: SocketAddr, directory: &str, buffered: bool) -
          LoadModule proxy_module {modules}/mod_proxy.so\n\
          LoadModule proxy_http_module {modules}/mod_proxy_http.so\n\
          Timeout 20\nRequestReadTimeout header=1 body=1,MinRate=500000\nLimitRequestFields 300\nLimitRequestFieldSize 65536\n\
-         LimitRequestLine 65536\nAllowEncodedSlashes NoDecode\nProxyPreserveHost On\n{buffering}\n\
+         LimitRequestLine 65536\nAllowEncodedSlashes NoDecode\nProxyPreserveHost On\n{way}\n\
          ProxyPass / http://{to}/ nocanon\n"
     )
 }
