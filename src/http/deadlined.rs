@@ -17,9 +17,10 @@ use super::course::SharedCourse;
 
 /// How long, and how much of it, is read of what a client still sends after its connection has ended. A socket
 /// closed on unread bytes is reset, and a client, or a proxy in front, that is still sending then may never read
-/// the answer.
+/// the answer. Apache looks for an answer only when all of a body is sent, so this is more than bodies usually have; what
+/// is read is thrown away at once, and the time bounds it anyway.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER_BYTES_MAX: usize = 16 << 20;
 
 /// A stream whose connection has deadlines.
 #[derive(Debug)]
@@ -28,13 +29,16 @@ pub(super) struct Deadlined<S> {
     /// What was read already, to find out what is spoken: it comes first.
     ahead: Vec<u8>,
     course: SharedCourse,
+    /// When something was written last, unless the next request was waited for since: if it ends now, it ends with an
+    /// answer.
+    answered: Option<Instant>,
     /// The write side is shut: until when, and how many bytes, are still read.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<S> Deadlined<S> {
     pub(super) fn new(stream: S, ahead: Vec<u8>, course: SharedCourse) -> Self {
-        Self { stream, ahead, course, lingering: None }
+        Self { stream, ahead, course, answered: None, lingering: None }
     }
 
     /// What came is told of, and ends the connection if it is too much.
@@ -51,7 +55,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlined<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.ahead.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let polled = Pin::new(&mut self.stream).poll_read(cx, buf)?;
+            if polled.is_pending() {
+                self.answered = None;
+            }
+            ready!(polled);
         } else {
             let length = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..length]);
@@ -65,8 +73,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlined<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf)?;
-        self.course.now(|course, now| match polled {
-            Poll::Ready(taken) => course.wrote(&buf[..taken], now),
+        let this = &mut *self;
+        this.course.now(|course, now| match polled {
+            Poll::Ready(taken) => {
+                this.answered = Some(now);
+                course.wrote(&buf[..taken], now);
+            }
             Poll::Pending => course.blocked(now),
         });
         polled.map(Ok)
@@ -77,8 +89,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)?;
-        self.course.now(|course, now| match polled {
+        let this = &mut *self;
+        this.course.now(|course, now| match polled {
             Poll::Ready(taken) => {
+                this.answered = Some(now);
                 let mut left = taken;
                 for buf in bufs {
                     let part = left.min(buf.len());
@@ -112,7 +126,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
                 course.lingers()
             });
             ready!(polled);
-            if !lingers {
+            // Between two requests there is nothing to wait for. Behind the last answer there may be: a client that
+            // sends more than it said, if only an empty line, would have its answer taken away by a reset.
+            let just_answered = this.answered.is_some_and(|at| at + LINGER_TIME_MAX > Instant::now());
+            if !lingers && !just_answered {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -139,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
@@ -202,6 +220,26 @@ mod tests {
         let began = Instant::now();
         deadlined(server, false).shutdown().await.expect("shut");
         assert_eq!(began.elapsed(), Duration::ZERO);
+        let (_client, server) = duplex(1024);
+        let mut server = deadlined(server, false);
+        server.write_all(b"an answer").await.expect("written");
+        assert!(server.read(&mut [0; 1]).now_or_never().is_none(), "it waits for the next request");
+        server.shutdown().await.expect("shut");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_behind_the_last_answer_is_read() {
+        let (mut client, server) = duplex(1024);
+        let mut server = deadlined(server, false);
+        server.write_all(b"an answer").await.expect("written");
+        let ending = tokio::spawn(async move { server.shutdown().await.map(|()| server) });
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("shut");
+        assert_eq!(answer, b"an answer");
+        client.write_all(b"\r\n").await.expect("taken");
+        drop(client);
+        ending.await.expect("no panic").expect("shut");
     }
 
     #[tokio::test]

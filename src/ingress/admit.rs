@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Authority};
+use http::{HeaderValue, Version, header, request::Parts, uri::Authority};
 
 use super::{
     Gate, Rejection,
@@ -22,7 +22,7 @@ pub(super) struct Admitted {
 
 pub(super) fn admit(gate: &Gate, selected: Selected) -> Result<Admitted, Rejection> {
     let Selected { mut cx, head, token } = selected;
-    if !is_well_formed(&head.uri, &head.headers) {
+    if !is_well_formed(&head) {
         return Err(Rejection::Malformed);
     }
     let allow = &cx.route.source.allow;
@@ -58,11 +58,13 @@ fn shows(head: &Parts, right: impl FnOnce(&[Box<[u8]>]) -> bool) -> bool {
 }
 
 /// What hyper lets through and a proxy behind or in front of us might read otherwise.
-fn is_well_formed(uri: &Uri, headers: &HeaderMap) -> bool {
+fn is_well_formed(head: &Parts) -> bool {
+    let Parts { uri, headers, version, .. } = head;
     let mut hosts = headers.get_all(header::HOST).iter();
     // It is passed on as `x-forwarded-host`.
     let is_host = |value: &HeaderValue| Authority::try_from(value.as_bytes()).is_ok_and(|a| !a.as_str().contains('@'));
-    let one_host = hosts.next().is_some_and(is_host) && hosts.next().is_none();
+    // HTTP/1.0 need not name one.
+    let one_host = hosts.next().map_or(*version == Version::HTTP_10, is_host) && hosts.next().is_none();
     let chunked_once = headers.get_all(header::TRANSFER_ENCODING).iter().count() <= 1
         && headers.get(header::TRANSFER_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
     // A header named in Connection is hop-by-hop: a proxy would strip it, so it may not be a signature.
@@ -81,19 +83,19 @@ fn is_well_formed(uri: &Uri, headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
+    fn head(uri: &str, lines: &[(&'static str, &'static str)]) -> Parts {
+        let mut request = http::Request::post(uri);
         for (name, value) in lines {
-            map.append(*name, HeaderValue::from_static(value));
+            request = request.header(*name, *value);
         }
-        map
+        request.body(()).expect("a request").into_parts().0
     }
 
     #[test]
     fn a_request_that_two_parsers_could_read_differently_is_malformed() {
-        let path = Uri::from_static("/hooks/a");
-        assert!(is_well_formed(&path, &headers(&[("host", "a"), ("connection", "Keep-Alive, close")])));
-        assert!(is_well_formed(&path, &headers(&[("host", "a"), ("transfer-encoding", "Chunked")])));
+        let is_well_formed = |lines: &[(&'static str, &'static str)]| is_well_formed(&head("/hooks/a", lines));
+        assert!(is_well_formed(&[("host", "a"), ("connection", "Keep-Alive, close")]));
+        assert!(is_well_formed(&[("host", "a"), ("transfer-encoding", "Chunked")]));
         for wrong in [
             &[][..],
             &[("host", "a"), ("host", "a")],
@@ -105,8 +107,24 @@ mod tests {
             &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
             &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
         ] {
-            assert!(!is_well_formed(&path, &headers(wrong)), "{wrong:?}");
+            assert!(!is_well_formed(wrong), "{wrong:?}");
         }
-        assert!(!is_well_formed(&Uri::from_static("http://other/hooks/a"), &headers(&[("host", "a")])));
+    }
+
+    #[test]
+    fn a_path_alone_says_where_it_goes() {
+        assert!(!is_well_formed(&head("http://other/hooks/a", &[("host", "a")])));
+    }
+
+    #[test]
+    fn the_version_that_had_no_host_may_leave_it_out() {
+        let is_well_formed = |lines: &[(&'static str, &'static str)]| {
+            let mut head = head("/hooks/a", lines);
+            head.version = Version::HTTP_10;
+            is_well_formed(&head)
+        };
+        assert!(is_well_formed(&[]));
+        assert!(!is_well_formed(&[("host", "")]));
+        assert!(!is_well_formed(&[("host", "a"), ("host", "b")]));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::Either;
 use tower::{Layer, Service, layer::layer_fn};
 
-use super::{Gate, Response, observe::Inbound};
+use super::{Gate, Response, observe::Inbound, respond::discard_rest};
 use crate::telemetry::health::{Probe, health_response};
 
 pub(super) fn health<S>(gate: &Arc<Gate>) -> impl Layer<S, Service = HealthProbes<S>> + Clone + use<S> {
@@ -36,7 +36,8 @@ where
     }
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         match self.probe(&inbound) {
-            Some(response) => {
+            Some(mut response) => {
+                discard_rest(&inbound.exchange, &mut response);
                 let _ = inbound.exchange.ended.set(("health", response.status().as_u16(), None));
                 Either::Right(ready(Ok(response)))
             }

@@ -215,7 +215,7 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
 ///
 /// A client that waits for `100 Continue` may send the body after a refusal or may leave it out, so what it sends
 /// next could be either: its connection ends, too, and reading on would even ask for the body.
-fn discard_rest(exchange: &Exchange, response: &mut Response) {
+pub(super) fn discard_rest(exchange: &Exchange, response: &mut Response) {
     let Some(mut body) = exchange.body.lock().ok().and_then(|mut slot| slot.take()) else {
         return;
     };

@@ -33,4 +33,5 @@ mod tidy;
 mod tls;
 mod vectors;
 mod volume;
+mod wire;
 mod world;
