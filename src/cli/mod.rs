@@ -4,6 +4,7 @@
 
 mod admin;
 mod check;
+mod cores;
 mod demo;
 mod echo;
 mod events;
@@ -67,6 +68,7 @@ pub const CONFIGURATION: u8 = 78;
 
 /// Runs the command line. Returns the exit code.
 pub async fn run() -> ExitCode {
+    cores::forbid();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(args).await,

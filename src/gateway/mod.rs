@@ -272,6 +272,7 @@ impl Gateway {
                 parts.health.tick(parts.clock.wall(), parts.clock.monotonic());
                 let (requests, body_bytes) = parts.gate.load();
                 parts.metrics.in_flight(requests, body_bytes);
+                parts.metrics.guard_keys(parts.gate.guard_keys());
             }
         }));
         self.tasks.extend(self.parts.gate.keep_remote_keys(&self.ending).into_iter().map(tokio::spawn));

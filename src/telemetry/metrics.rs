@@ -78,6 +78,7 @@ pub struct Metrics {
     connections: Gauge,
     connections_refused: Counter,
     in_flight: Gauge,
+    guard_keys: Gauge,
     body_memory: Gauge,
     deliveries: Family<ByUpstreamState, Gauge>,
     oldest_due_seconds: Family<ByUpstream, Gauge<f64, AtomicU64>>,
@@ -148,6 +149,8 @@ impl Default for Metrics {
         registry.register("connections_refused", "Connections closed because of a limit", connections_refused.clone());
         let in_flight = Gauge::default();
         registry.register("in_flight", "Requests being served and flights that outlive them", in_flight.clone());
+        let guard_keys = Gauge::default();
+        registry.register("guard_keys", "Keys in the memory of the guard", guard_keys.clone());
         let body_memory = Gauge::default();
         registry.register_with_unit("body_memory", "Bodies in flight", Unit::Bytes, body_memory.clone());
         let deliveries = Family::default();
@@ -186,6 +189,7 @@ impl Default for Metrics {
             connections,
             connections_refused,
             in_flight,
+            guard_keys,
             body_memory,
             deliveries,
             oldest_due_seconds,
@@ -254,6 +258,10 @@ impl Metrics {
     /// A connection was closed because of a limit.
     pub fn connection_refused(&self) {
         self.connections_refused.inc();
+    }
+    /// Keys that the guard holds.
+    pub fn guard_keys(&self, keys: usize) {
+        self.guard_keys.set(to_i64(keys as u64));
     }
     /// Requests in flight and bytes of bodies they hold.
     pub fn in_flight(&self, requests: usize, body_bytes: u64) {

@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod admin;
+mod canaries;
 mod cli;
 mod clocks;
 mod config;
@@ -12,6 +13,7 @@ mod disk;
 mod end_to_end;
 mod explain;
 mod faults;
+mod flood;
 mod fuzz;
 mod guard;
 mod handshakes;
