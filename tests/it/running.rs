@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -107,6 +107,17 @@ impl Running {
 
     fn seen(&self) -> String {
         self.seen.borrow().join("\n")
+    }
+
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn end_status(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().expect("it was started here")
     }
 
     /// Sends a signal by its name.

@@ -27,7 +27,7 @@ pub fn work(cases: &[Case], number: &str) {
         let trial = class.and_then(|class| case.trials.get(&class)).or_else(|| case.trials.get(&Class::LastByte));
         let Some(trial) = trial else { continue };
         // The trials themselves lie one behind the other.
-        let copy = trial.clone();
+        let copy = trial.copy();
         for _ in 0..WARM {
             black_box(black_box(&copy).is_accepted());
         }

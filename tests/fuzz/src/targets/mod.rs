@@ -1,7 +1,9 @@
 //! The targets, one a file.
 
 mod form;
+mod forwarded;
 mod header;
+mod hygiene;
 mod json;
 mod jwt;
 mod preset;
@@ -9,7 +11,7 @@ mod template;
 mod time;
 
 /// All of them, by name.
-pub const ALL: [(&str, fn(&[u8])); 7] = [
+pub const ALL: [(&str, fn(&[u8])); 9] = [
     ("header", header::run),
     ("template", template::run),
     ("json", json::run),
@@ -17,4 +19,6 @@ pub const ALL: [(&str, fn(&[u8])); 7] = [
     ("form", form::run),
     ("preset", preset::run),
     ("time", time::run),
+    ("forwarded", forwarded::run),
+    ("hygiene", hygiene::run),
 ];
