@@ -14,6 +14,8 @@ pub(super) fn forbid() {
     let is_off = |limit: Rlimit| limit.current.is_some_and(|bytes| bytes <= CORE_BYTES_MAX);
     // A hard limit of 0 cannot be raised to 1, and need not be: somebody wanted no dumps.
     if setrlimit(Resource::Core, limit).is_err() && !is_off(getrlimit(Resource::Core)) {
-        eprintln!("hookward: this process may be dumped to a file when it crashes: set a core limit of 0 (LimitCORE=0)");
+        eprintln!(
+            "hookward: this process may be dumped to a file when it crashes: set a core limit of 0 (LimitCORE=0)"
+        );
     }
 }

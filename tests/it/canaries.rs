@@ -40,8 +40,8 @@ const UPSTREAM: &str = "Bearer canary-to-upstream-0012";
 const OPERATOR: &str = "canary-admin-operates-0013";
 const READER: &str = "canary-admin-reads-0014";
 const ALL: [&str; 14] = [
-    FILE, VALUE, VARIABLE, CREDENTIAL, TOKEN, BASIC, BEARER, HANDSHAKE, EXPIRED, STORE_KEY, SIGNING, UPSTREAM, OPERATOR,
-    READER,
+    FILE, VALUE, VARIABLE, CREDENTIAL, TOKEN, BASIC, BEARER, HANDSHAKE, EXPIRED, STORE_KEY, SIGNING, UPSTREAM,
+    OPERATOR, READER,
 ];
 const BODY: &[u8] = br#"{"id":"evt_1","type":"invoice.paid"}"#;
 
@@ -167,7 +167,8 @@ impl Said {
             for (place, text) in &self.0 {
                 for form in &forms {
                     let found = text.windows(form.len()).position(|window| window == form.as_slice());
-                    let around = found.map(|at| String::from_utf8_lossy(&text[at.saturating_sub(300)..at + form.len()]));
+                    let around =
+                        found.map(|at| String::from_utf8_lossy(&text[at.saturating_sub(300)..at + form.len()]));
                     assert!(found.is_none(), "{secret} is in {place}: {around:?}");
                 }
             }
@@ -260,7 +261,8 @@ async fn look(site: &Site, said: &mut Said) {
     let ids: Vec<_> = events["events"].as_array().expect("a list").iter().map(|event| event["id"].clone()).collect();
     assert!(ids.len() >= 7, "{events:#}");
     let id = ids[0].as_str().expect("an id");
-    let paths = ["/metrics", "/readyz", "/api/v1/status", "/api/v1/openapi.json", "/api/v1/events", "/api/v1/operations"];
+    let paths =
+        ["/metrics", "/readyz", "/api/v1/status", "/api/v1/openapi.json", "/api/v1/events", "/api/v1/operations"];
     let more = ["file", "value"].map(|source| format!("/api/v1/sources/{source}/failures"));
     let of_events = ids.iter().filter_map(|id| id.as_str()).map(|id| format!("/api/v1/events/{id}"));
     let all: Vec<_> = paths.map(str::to_owned).into_iter().chain(more).chain(of_events).collect();
@@ -301,19 +303,19 @@ fn run_commands(site: &Site, home: &Path, said: &mut Said) {
         said.command(&mut command);
     }
     let right = fs::read_to_string(home.join("hookward.toml")).expect("it was written");
-    // Cut off behind every fifth quotation mark, and with each line made wrong in turn.
+    // Cut off before every tenth quotation mark, and with each line made wrong in turn.
     let quotes: Vec<_> = right.match_indices('"').map(|(at, _)| at).collect();
-    let cut = quotes.iter().skip(40).step_by(5).map(|at| right[..*at].to_owned());
+    let cut = quotes.iter().skip(12).step_by(10).map(|at| right[..*at].to_owned());
     let lines: Vec<&str> = right.lines().collect();
-    let broken = (0..lines.len()).filter(|at| lines[*at].contains("canary") || lines[*at].contains("secret")).map(|at| {
-        let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-        lines[at] = lines[at].replace("value =", "valu =").replacen("= [{", "= [[", 1).replace("whsec_", "whsec_!");
-        lines.join("\n")
-    });
+    let broken =
+        (0..lines.len()).filter(|at| lines[*at].contains("canary") || lines[*at].contains("secret")).map(|at| {
+            let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            lines[at] = lines[at].replace("value =", "valu =").replacen("= [{", "= [[", 1).replace("whsec_", "whsec_!");
+            lines.join("\n")
+        });
     for text in [right.clone()].into_iter().chain(cut).chain(broken) {
         fs::write(home.join("other.toml"), text).expect("written");
         said.command(with_secrets(hookward(), home).args(["check", "-c", "other.toml"]));
-        said.command(with_secrets(hookward(), home).args(["check", "-c", "other.toml", "--json"]));
     }
     fs::remove_file(home.join("other.toml")).expect("it was written");
 }
@@ -328,7 +330,9 @@ async fn no_canary_is_in_anything_that_the_program_says_stores_or_forwards() {
         talk(&site, &mut said).await;
         upstream.wait_for(8).await;
         look(&site, &mut said).await;
-        run_commands(&site, home.path(), &mut said);
+        if format == "text" {
+            run_commands(&site, home.path(), &mut said);
+        }
         let (code, out, log) = site.process.end("TERM");
         assert_eq!(code, Some(0), "{log}");
         // A log that says nothing has no secret in it either.
@@ -363,7 +367,8 @@ async fn no_canary_is_in_a_panic() {
     let mut said = Said::default();
     for (path, headers) in to_sources(str::to_owned, Clock::system().wall().unix_s()) {
         let lines: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let mut head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n", BODY.len());
+        let mut head =
+            format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n", BODY.len());
         head.extend(lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
         said.add(path, exchange(site.public, &[head.as_bytes(), b"\r\n", BODY].concat(), false).await);
     }

@@ -1,9 +1,6 @@
 //! What is verified: for each kind of proof one request of each class.
 
-use std::{
-    collections::BTreeMap,
-    hint::black_box,
-};
+use std::{collections::BTreeMap, hint::black_box};
 
 use anyhow::{Context as _, Result, ensure};
 use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
@@ -12,9 +9,7 @@ use hookward::{
     preset::{self, Provider},
     secret::Secret,
     time::Wall,
-    verify::{
-        CredentialPlace, Encoding, Keyring, Scheme, SecretKey, Seen, SignRequest, SigningKey, encode_hex,
-    },
+    verify::{CredentialPlace, Encoding, Keyring, Scheme, SecretKey, Seen, SignRequest, SigningKey, encode_hex},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use sha2::Sha256;
@@ -121,9 +116,7 @@ impl Trial {
                     headers: black_box(&self.headers),
                     token: self.token.as_deref(),
                 };
-                scheme
-                    .claim(seen)
-                    .is_ok_and(|claim| scheme.verify(&claim, keyring, black_box(&self.body), NOW).is_ok())
+                scheme.claim(seen).is_ok_and(|claim| scheme.verify(&claim, keyring, black_box(&self.body), NOW).is_ok())
             }
             Judge::Naive(keys) => self.is_naively_accepted(keys),
         }
