@@ -177,9 +177,11 @@ impl Said {
 }
 
 type Headers = Vec<(String, String)>;
+/// Paths, each with the headers of what is sent there.
+type Requests = Vec<(String, Headers)>;
 
 /// Requests to each source: a proof by this secret, or none.
-fn to_sources(of: impl Fn(&'static str) -> String, now_s: i64) -> Vec<(String, Headers)> {
+fn to_sources(of: impl Fn(&'static str) -> String, now_s: i64) -> Requests {
     let basic = format!("Basic {}", Base64::encode_string(of(BASIC).as_bytes()));
     let header = |value: String| vec![("authorization".to_owned(), value)];
     vec![
@@ -197,7 +199,7 @@ fn to_sources(of: impl Fn(&'static str) -> String, now_s: i64) -> Vec<(String, H
 async fn talk(site: &Site, said: &mut Said) {
     let now_s = Clock::system().wall().unix_s();
     let genuine = to_sources(str::to_owned, now_s);
-    let mut sent: Vec<(&str, u16, Vec<(String, Headers)>)> = vec![
+    let mut sent: Vec<(&str, u16, Requests)> = vec![
         ("genuine", 200, genuine.clone()),
         ("copied", 200, genuine.clone()),
         ("by another secret", 401, to_sources(|secret| format!("{}-not", secret.replace("canary", "wrong")), now_s)),

@@ -164,9 +164,9 @@ const fn signed(provider: &'static str, header: &'static str, before: &'static s
 /// Every kind of proof.
 pub fn all() -> Result<Vec<Case>> {
     let mut cases = SIGNED.iter().map(Signed::case).collect::<Result<Vec<_>>>()?;
-    cases.push(credential("basic", CredentialPlace::Basic)?);
-    cases.push(credential("path token", CredentialPlace::Token)?);
-    cases.push(credential("header", CredentialPlace::Header(HeaderName::from_static("x-api-key")))?);
+    cases.push(credential("basic", &CredentialPlace::Basic)?);
+    cases.push(credential("path token", &CredentialPlace::Token)?);
+    cases.push(credential("header", &CredentialPlace::Header(HeaderName::from_static("x-api-key")))?);
     let mut naive = SIGNED[0].case()?;
     let key = |text: &str| Hmac::new_from_slice(text.as_bytes()).context("any length");
     let judge = Judge::Naive(vec![key(FIRST)?, key(SECOND)?]);
@@ -251,7 +251,7 @@ fn flipped(encoding: Encoding, text: &str, at: usize) -> Result<String> {
 }
 
 /// A secret that is shown as it is, in a place that a preset or a guard names.
-fn credential(name: &str, place: CredentialPlace) -> Result<Case> {
+fn credential(name: &str, place: &CredentialPlace) -> Result<Case> {
     const FIRST: &str = "first-user:first-password";
     const SECOND: &str = "other-user:other-password";
     let scheme = Scheme::credential(place.clone());
@@ -273,7 +273,7 @@ fn credential(name: &str, place: CredentialPlace) -> Result<Case> {
         let shown = &format!("{shown:.25}");
         let mut headers = HeaderMap::new();
         let mut token = None;
-        match &place {
+        match place {
             CredentialPlace::Header(name) => drop(headers.insert(name, HeaderValue::from_str(shown)?)),
             CredentialPlace::Basic => {
                 let text = format!("Basic {}", Base64::encode_string(shown.as_bytes()));
