@@ -4,6 +4,7 @@
 
 mod admin;
 mod check;
+mod cores;
 mod demo;
 mod diff;
 mod echo;
@@ -74,6 +75,7 @@ pub const CONFIGURATION: u8 = 78;
 
 /// Runs the command line, with the sockets that were passed to this process. Returns the exit code.
 pub async fn run(passed: Passed) -> ExitCode {
+    cores::forbid();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args, passed).await,
         Command::Check(args) => check::run(args).await,

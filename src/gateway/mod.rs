@@ -248,6 +248,7 @@ impl Gateway {
                 parts.health.tick(parts.clock.wall(), parts.clock.monotonic());
                 let (requests, body_bytes) = parts.gate.load();
                 parts.metrics.in_flight(requests, body_bytes);
+                parts.metrics.guard_keys(parts.gate.guard_keys());
             }
         }));
         let front = self.parts.front.iter().flat_map(|front| front.tasks(&self.ending));

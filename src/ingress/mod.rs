@@ -217,6 +217,11 @@ impl Gate {
         self.guard.forget(ids);
     }
 
+    /// Keys that the guard holds.
+    pub fn guard_keys(&self) -> usize {
+        self.guard.held()
+    }
+
     /// Secrets that wait for an operator.
     pub fn pending(&self) -> &Arc<Pending> {
         &self.pending

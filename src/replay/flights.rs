@@ -142,6 +142,12 @@ where
         }
     }
 
+    /// How many keys are remembered or in the air.
+    pub fn held(&self) -> usize {
+        let table = self.table.lock().expect("no panic while the table is locked");
+        table.known.len() + table.uncertain.len() + table.flying.len()
+    }
+
     /// How many keys are in the air.
     pub fn flying(&self) -> usize {
         self.table.lock().expect("no panic while the table is locked").flying.len()

@@ -102,6 +102,7 @@ pub struct Metrics {
     connections_refused: Counter,
     connections_ended: Family<ByReason, Counter>,
     in_flight: Gauge,
+    guard_keys: Gauge,
     body_memory: Gauge,
     deliveries: Family<ByUpstreamState, Gauge>,
     oldest_due_seconds: Family<ByUpstream, Gauge<f64, AtomicU64>>,
@@ -199,6 +200,8 @@ impl Default for Metrics {
         registry.register("connections_ended", "Connections that ended, by reason", connections_ended.clone());
         let in_flight = Gauge::default();
         registry.register("in_flight", "Requests being served and flights that outlive them", in_flight.clone());
+        let guard_keys = Gauge::default();
+        registry.register("guard_keys", "Keys in the memory of the guard", guard_keys.clone());
         let body_memory = Gauge::default();
         registry.register_with_unit("body_memory", "Bodies in flight", Unit::Bytes, body_memory.clone());
         let deliveries = Family::default();
@@ -277,6 +280,7 @@ impl Default for Metrics {
             connections_refused,
             connections_ended,
             in_flight,
+            guard_keys,
             body_memory,
             deliveries,
             oldest_due_seconds,
@@ -372,6 +376,10 @@ impl Metrics {
     /// A connection ended. `reason` is one of a closed set.
     pub fn connection_ended(&self, reason: &'static str) {
         self.connections_ended.get_or_create(&ByReason { reason }).inc();
+    }
+    /// Keys that the guard holds.
+    pub fn guard_keys(&self, keys: usize) {
+        self.guard_keys.set(to_i64(keys as u64));
     }
     /// Requests in flight and bytes of bodies they hold.
     pub fn in_flight(&self, requests: usize, body_bytes: u64) {

@@ -159,6 +159,44 @@ def time():
         yield f"rfc3339-{i}", f"rfc3339 {now} 300000 0\n{text}".encode()
 
 
+def forwarded():
+    peers = ["10.0.0.1", "203.0.113.9", "fd00::1", "unix"]
+    lines = ["203.0.113.7", "198.51.100.1, 203.0.113.7, 10.0.0.9", "198.51.100.1\n203.0.113.7,10.0.0.9", "203.0.113.7:4711",
+             "[2001:db8::1]:4711, [fd00::2]", "2001:db8::1", "::ffff:203.0.113.7, ::ffff:10.0.0.3", "unknown, 10.0.0.2",
+             "203.0.113.7, _hidden, 10.0.0.9", "[fe80::1%3]:80, 10.0.0.1"]
+    for i, peer in enumerate(peers):
+        for j, line in enumerate(lines):
+            yield f"{i}-{j}", f"{peer}\n10.0.0.0/8 fd00::/8 127.0.0.1/32\n{line}".encode()
+
+
+def hygiene():
+    own = ["Connection: keep-alive, X-Hop\nX-Hop: 1\nTE: trailers", "Hookward-Event-Id: forged\nhookward_source: forged",
+           "X_Forwarded_For: 1.2.3.4\nX-Forwarded-For: 1.2.3.4\nIdempotency-Key: theirs",
+           "Authorization: Bearer theirs\nX-Api-Key: theirs\nX-Github-Encoded-Secret: shown",
+           "Host: a\nContent-Length: 3\nTransfer-Encoding: chunked\nExpect: 100-continue\nUpgrade: h2c",
+           "Proxy-Authorization: Basic eDp5\nKeep-Alive: 5\nTrailer: x", "webhook-id: 1\nwebhook-signature: v1,AA==\ntraceparent: x",
+           "Hookward-Original-Webhook-Id: forged\nx: caf\u00e9"]
+    for i, lines in enumerate(own):
+        yield f"own-{i}", f"{lines}\n\n{{}}".encode()
+    for name, _, vector in vectors():
+        lines = "\n".join(f"{key}: {value}" for key, value in vector["headers"])
+        yield name, lines.encode() + b"\n\n" + vector["body"]
+
+
+def proxy():
+    lines = [b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n", b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n",
+             b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ffff:ffff::1 x 1 2\r\n", b"PROXY TCP4 1.2.3.4\r\n", b"GET / HTTP/1.1\r\n"]
+    mark = b"\r\n\r\n\0\r\nQUIT\n"
+    v4, v6 = bytes([203, 0, 113, 7, 192, 0, 2, 1, 18, 103, 1, 187]), bytes(range(32)) + b"\x12\x67\x01\xbb"
+    tlv = b"\x03\0\x04\0\0\0\0"
+    bodies = [(0x20, 0, b""), (0x21, 0x11, v4), (0x21, 0x11, v4 + tlv), (0x21, 0x21, v6), (0x21, 0x31, bytes(216)),
+              (0x21, 0, tlv), (0x20, 0x11, v4), (0x21, 0x12, v4), (0x11, 0x11, v4), (0x21, 0x11, v4[:7])]
+    for i, line in enumerate(lines):
+        yield f"line-{i}", line + b"GET / HTTP/1.1\r\n\r\n"
+    for i, (command, family, body) in enumerate(bodies):
+        yield f"binary-{i}", mark + bytes([command, family]) + len(body).to_bytes(2, "big") + body + b"\x16\x03\x01"
+
+
 for target, items in [("header", header), ("template", template), ("json", pointers), ("jwt", jwt), ("form", form),
-                      ("preset", preset), ("time", time)]:
+                      ("preset", preset), ("time", time), ("forwarded", forwarded), ("hygiene", hygiene), ("proxy", proxy)]:
     write(target, list(items()))

@@ -619,6 +619,7 @@ async fn metrics_declare_everything_and_follow_the_store() {
     hookward_connections_refused counter
     hookward_connections_ended counter
     hookward_in_flight gauge
+    hookward_guard_keys gauge
     hookward_body_memory_bytes gauge
     hookward_deliveries gauge
     hookward_oldest_due_seconds gauge

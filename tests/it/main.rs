@@ -2,6 +2,7 @@
 
 mod admin;
 mod budgets;
+mod canaries;
 mod cli;
 mod clocks;
 mod config;
@@ -14,6 +15,7 @@ mod end_to_end;
 mod enforce;
 mod explain;
 mod faults;
+mod flood;
 mod front_door;
 mod fuzz;
 mod guard;

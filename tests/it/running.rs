@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -109,16 +109,22 @@ impl Running {
         self.seen.borrow().join("\n")
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn end_status(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().expect("it was started here")
+    }
+
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let told = Command::new("kill").args(["-s", name, &id]).status().expect("kill is there");
         assert!(told.success(), "it had ended before:\n{}", self.seen());
-    }
-
-    /// The id of the process.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Sends a signal and waits for the end. Returns the exit code, standard output and standard error.

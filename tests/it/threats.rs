@@ -1,6 +1,6 @@
 //! Every attack, trap and mistake of verification that is known, by name, tried over sockets.
 //!
-//! [`CASES`] is the list: each case has the test that tries it, or the topic that it waits for. The tests stand in
+//! [`CASES`] is the list: each case has the test that tries it, the file elsewhere that does, or the topic that it waits for. The tests stand in
 //! the folder beside this file, by theme; they are tables of requests with the status that the provider sees and
 //! the code that only the metric tells.
 
@@ -19,13 +19,15 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// What a case that cannot be tried yet begins with: what it waits for follows.
 const PENDING: &str = "pending: ";
+/// What a case that is tried elsewhere begins with: the file follows.
+const ELSEWHERE: &str = "see ";
 
 /// Each case and where it is tried.
 #[rustfmt::skip] // One line a case: it is read as a table.
 const CASES: &[(&str, &str)] = &[
     // Signatures.
     ("one byte-identical 401 for every failure of authenticity", "signatures::every_failure_of_authenticity_gets_the_same_401"),
-    ("outcomes that depend on a secret cost the same instructions", "pending: measured timing"),
+    ("outcomes that depend on a secret cost the same instructions", "see tests/timing/timing.rs"),
     ("wrong secret", "signatures::a_wrong_secret_is_refused"),
     ("other body", "signatures::another_body_is_refused"),
     ("truncated or extended mac", "signatures::a_truncated_or_extended_mac_is_refused"),
@@ -105,12 +107,12 @@ const CASES: &[(&str, &str)] = &[
     // Leaks.
     ("secrets, tokens and signatures in logs, metrics, admin answers", "leaks::no_secret_token_or_signature_is_seen_again"),
     ("secrets in debug output and in messages about a configuration", "leaks::a_configuration_shows_no_secret_whatever_is_wrong_with_it"),
-    ("secrets in panics", "pending: a panic on demand"),
+    ("secrets in panics", "see tests/it/canaries.rs"),
     ("redacted values in admin answers, operations, audit lines and tools; bodies at rest", "leaks::what_is_redacted_is_seen_by_nobody_and_no_body_lies_open"),
     ("control characters in logged values", "leaks::no_request_breaks_a_line_of_the_log"),
     ("signature headers in admin answers", "leaks::the_admin_api_shows_no_signature_and_no_credential"),
     ("x-github-encoded-secret is stripped and never stored", "leaks::a_header_that_carries_a_secret_is_neither_stored_nor_forwarded"),
-    ("timing: equal path for unknown ids", "pending: measured timing"),
+    ("timing: equal path for unknown ids", "see tests/timing/cases.rs"),
 
     // Proxying.
     ("inbound hookward-* in any case, or with _", "proxying::only_hookward_says_hookward_headers"),
@@ -178,6 +180,9 @@ fn every_case_has_a_test_or_says_what_it_waits_for() {
         assert!(cases.insert(*case), "`{case}` stands twice");
         if let Some(topic) = place.strip_prefix(PENDING) {
             assert!(!topic.is_empty(), "`{case}` waits for nothing");
+        } else if let Some(file) = place.strip_prefix(ELSEWHERE) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            assert!(path.is_file(), "`{case}`: there is no {file}");
         } else {
             assert!(there_are.contains(*place), "`{case}`: there is no test {place}");
             named.insert((*place).to_owned());

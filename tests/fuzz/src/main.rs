@@ -25,8 +25,10 @@ mod time;
 #[path = "../../../src/verify/mod.rs"]
 mod verify;
 
+mod config;
 mod given;
 mod targets;
+mod wire;
 
 use std::sync::LazyLock;
 
