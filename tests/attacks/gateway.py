@@ -20,7 +20,14 @@ SECRET = b"genuine-webhooks-only-0001"
 
 CONFIG = """
 [server]
-listen = ["127.0.0.1:0", {{ at = "127.0.0.1:0", h2c = true }}]
+listen = [
+  {{ at = "127.0.0.1:0", tls = false }},
+  {{ at = "127.0.0.1:0", tls = false, h2c = true }},
+  {{ at = "127.0.0.1:0", tls = false, proxy_protocol = true }},
+  "127.0.0.1:0",
+]
+tls = {{ cert = "tls.crt", key = "tls.key" }}
+trusted_proxies = ["127.0.0.2"]
 drain_delay = "0s"
 drain_timeout = "1s"
 
@@ -71,11 +78,14 @@ def sign(body):
 class Gateway:
     """`hookward serve` with an upstream that takes everything."""
 
-    def __init__(self, program, memory_max="768MiB", connections_max=1200):
+    def __init__(self, program, memory_max="768MiB", connections_max=1200, upstream_delay="0s"):
         self.folder = tempfile.TemporaryDirectory(prefix="hookward-attack-")
         self.echo = subprocess.Popen(
-            [program, "echo", "--listen", "127.0.0.1:0", "--quiet"], stderr=subprocess.PIPE, text=True
+            [program, "echo", "--listen", "127.0.0.1:0", "--quiet", "--delay", upstream_delay],
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        self._make_certificate()
         upstream = re.search(r"http://[^,\s]+", self.echo.stderr.readline()).group()
         threading.Thread(target=self.echo.stderr.read, daemon=True).start()
         config = pathlib.Path(self.folder.name, "hookward.toml")
@@ -101,14 +111,24 @@ class Gateway:
             elif fields.get("listener") == "admin":
                 self.admin = address(fields["address"])
                 break
-        assert self.admin and len(public) == 2, "the gateway did not start"
-        self.http1, self.http2 = public
+        assert self.admin and len(public) == 4, "the gateway did not start"
+        self.http1, self.http2, self.proxied, self.tls = public
         self.warnings = []
         threading.Thread(target=self._read_log, daemon=True).start()
         self.peak = 0
         self._ending = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._sampler.start()
+
+    def _make_certificate(self):
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+            + ["-subj", "/CN=hooks.example.com", "-addext", "subjectAltName=DNS:hooks.example.com"]
+            + ["-keyout", "tls.key", "-out", "tls.crt"],
+            cwd=self.folder.name,
+            check=True,
+            capture_output=True,
+        )
 
     def _read_log(self):
         for line in self.process.stderr:

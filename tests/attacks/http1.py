@@ -1,29 +1,32 @@
 """What clients do to an HTTP/1.1 listener. Each returns what came of it, in words; `stop` is when to end by itself."""
 
+import os
 import select
 import socket
+import ssl
 import time
 
-from gateway import PATH
+from gateway import PATH, sign
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nhost: hooks.example.com\r\n"
 FORGED = "x-hub-signature-256: sha256=" + "0" * 64 + "\r\n"
 
 
-def connect(target):
-    stream = socket.create_connection(target, timeout=10)
+def connect(target, source=None):
+    """A connection, from `source` of this machine's many loopback addresses if it matters."""
+    stream = socket.create_connection(target, timeout=10, source_address=source and (source, 0))
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return stream
 
 
-def hold(target, count, first, stop):
+def hold(target, count, first, stop, source=None):
     """Opens many connections, says `first` on each, and waits until the gateway has ended all of them. Returns how many
     there were, how many it ended, and after how long the last."""
     began, open_streams = time.monotonic(), {}
     poller = select.poll()
     for _ in range(count):
         try:
-            stream = connect(target)
+            stream = connect(target, source)
             stream.setblocking(False)
             rest = first
             while rest:
@@ -121,3 +124,46 @@ def pipelined(target, stop):
         except OSError:
             ended += 1
     return {"connections": connections, "ended": ended, "sent_mib": sent >> 20}
+
+
+def genuine_flood(target, stop):
+    """Signed webhooks of 2 KiB, each another one, as fast as one connection goes."""
+    accepted = refused = 0
+    stream = connect(target)
+    while time.monotonic() < stop:
+        accepted += 1
+        body = b'{"id":"%d-%d"}' % (os.getpid(), time.time_ns()) + b" " * 2000
+        head = HEAD + f"x-hub-signature-256: {sign(body)}\r\ncontent-length: {len(body)}\r\n\r\n"
+        stream.sendall(head.encode() + body)
+        if not stream.recv(65536).startswith(b"HTTP/1.1 200 "):
+            accepted, refused = accepted - 1, refused + 1
+    return {"accepted": accepted, "refused": refused}
+
+
+def client_hellos(target, stop):
+    """Begins handshakes and never goes on."""
+    connections = 0
+    hello = tls_hello()
+    streams = []
+    while time.monotonic() < stop:
+        try:
+            stream, connections = connect(target), connections + 1
+            stream.sendall(hello)
+            streams.append(stream)
+            if len(streams) > 50:
+                streams.pop(0).close()
+        except OSError:
+            pass
+    return {"connections": connections}
+
+
+def tls_hello():
+    """What a TLS client says first."""
+    context = ssl.create_default_context()
+    out = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="hooks.example.com")
+    try:
+        client.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import http.client
 import multiprocessing
 import os
 import re
@@ -87,6 +88,17 @@ def held(attack, kind="http1"):
     return run
 
 
+def busy(attack, kind="http1", processes=3):
+    """As fast as it goes, waiting for each answer."""
+
+    def run(gateway, seconds):
+        genuine = Genuine(gateway.http1, 0.05)
+        result = summed(workers(processes, attack, getattr(gateway, kind), seconds))
+        return result, genuine.end(), None, []
+
+    return run
+
+
 def flooded(attack, kind="http1", must_end=False, processes=3):
     """As fast as it goes. The quiet value is that of the same flood against a sink beside the same gateway."""
 
@@ -139,8 +151,8 @@ def slowhttptest(mode, path, *options):
     return run
 
 
-def hold(target, stop, count, first):
-    return http1.hold(target, count, first, stop)
+def hold(target, stop, count, first, source=None):
+    return http1.hold(target, count, first, stop, source)
 
 
 def frames(target, stop, name):
@@ -151,6 +163,39 @@ def held_frames(first):
     return held(functools.partial(hold, count=300, first=first), "http2")
 
 
+def crowd(gateway, seconds):
+    """More connections than there may be. Whoever asks for the health of the gateway still gets an answer."""
+    probes, stop = [], threading.Event()
+
+    def probe():
+        while not stop.wait(0.1):
+            began = time.monotonic()
+            try:
+                connection = http.client.HTTPConnection(*gateway.http1, timeout=5)
+                connection.request("GET", "/healthz")
+                probes.append((connection.getresponse().status, time.monotonic() - began))
+                connection.close()
+            except OSError as error:
+                probes.append((repr(error), time.monotonic() - began))
+
+    prober = threading.Thread(target=probe)
+    prober.start()
+    result = summed(workers(2, functools.partial(hold, count=1500, first=b"POST"), gateway.http1, 45))
+    stop.set()
+    prober.join()
+    wrong = [f"{result['opened'] - result['ended']} connections were not ended"] if result["ended"] != result["opened"] else []
+    return result, probes, None, wrong
+
+
+def one_address(gateway, seconds):
+    """One client, behind a proxy that says so, wants every connection."""
+    first = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\nPOST "
+    genuine = Genuine(gateway.http1, 0.05)
+    attack = functools.partial(hold, count=2000, first=first, source="127.0.0.2")
+    result = summed(workers(1, attack, gateway.proxied, 45))
+    return result, genuine.end(), None, []
+
+
 ATTACKS = {
     "slowhttptest H: slow heads": slowhttptest("H", PATH, "-i", "2", "-x", "20"),
     "slowhttptest B: slow bodies": slowhttptest("B", OPEN_PATH, "-i", "1", "-x", "20", "-s", "1000000"),
@@ -158,9 +203,20 @@ ATTACKS = {
     "1000 silent connections": held(http1.silent),
     "1000 half heads": held(http1.half_heads),
     "1000 stalled uploads of 1 MiB": held(http1.stalled_uploads),
-    "forgeries at a source's own path": flooded(http1.forgeries),
+    "forgeries at a source's own path": busy(http1.forgeries),
     "connections that come and go": flooded(http1.churn),
     "requests whose answers are unread": flooded(http1.pipelined),
+    "health probes among 3000 connections": crowd,
+    "one address behind a proxy": one_address,
+    "PROXY protocol: 500 silent": held(functools.partial(hold, count=500, first=b"", source="127.0.0.2"), "proxied"),
+    "PROXY protocol: 500 half headers": held(
+        functools.partial(hold, count=500, first=b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0", source="127.0.0.2"), "proxied"
+    ),
+    "TLS: 1000 silent connections": held(http1.silent, "tls"),
+    "TLS: 1000 half handshakes": held(functools.partial(hold, count=1000, first=http1.tls_hello()[:100]), "tls"),
+    "TLS: 1000 handshakes that stop": held(functools.partial(hold, count=1000, first=http1.tls_hello()), "tls"),
+    "TLS: handshakes at full speed": flooded(http1.client_hellos, "tls"),
+    "signed webhooks at full speed": busy(http1.genuine_flood),
     "HTTP/2: 300 silent connections": held_frames(b""),
     "HTTP/2: 300 prefaces alone": held_frames(http2.HELLO),
     "HTTP/2: 300 half frames": held_frames(http2.half_frame()),
