@@ -1,0 +1,287 @@
+"""Runs the attacks one after the other, each on a gateway of its own, and says what held."""
+
+import argparse
+import functools
+import http.client
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import http1
+import http2
+from gateway import OPEN_PATH, PATH, Gateway, Genuine, percentile
+
+#: By when a genuine webhook must have its 200, in seconds.
+DEADLINE = 1.0
+#: Below this, in seconds, a 99th percentile is not told apart from a busy machine.
+NOISE = 0.030
+
+
+def workers(count, attack, target, seconds):
+    """The attack from so many processes at a time; what came of each."""
+    stop = time.monotonic() + seconds
+    with multiprocessing.Pool(count, initializer=_lowest) as pool:
+        return [job.get(seconds + 60) for job in [pool.apply_async(attack, (target, stop)) for _ in range(count)]]
+
+
+def _lowest():
+    # The attacker has a machine of its own: here it takes only what the gateway leaves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(10)
+
+
+def summed(results):
+    out = {}
+    for result in results:
+        for key, value in result.items():
+            out[key] = max(out.get(key, 0), value) if key.endswith(("_s", "_most_kib")) else out.get(key, 0) + value
+    return out
+
+
+class Sink:
+    """A server that takes every byte and answers nothing: what an attack costs the machine without a gateway."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.target = self.listener.getsockname()
+        self.process = multiprocessing.Process(target=self._serve, daemon=True)
+        self.process.start()
+        self.listener.close()
+
+    def _serve(self):
+        def take(stream):
+            try:
+                while stream.recv(1 << 16):
+                    pass
+            except OSError:
+                pass
+
+        while True:
+            stream, _ = self.listener.accept()
+            threading.Thread(target=take, args=(stream,), daemon=True).start()
+
+    def close(self):
+        self.process.terminate()
+        self.process.join()
+
+
+def held(attack, kind="http1"):
+    """Connections that do nothing useful: the gateway ends them all by its deadlines, and genuine webhooks go on."""
+
+    def run(gateway, seconds):
+        target = getattr(gateway, kind)
+        genuine = Genuine(gateway.http1, 0.05)
+        # The longest deadline is idle_timeout = 8s; what is written last may begin late.
+        result = summed(workers(1, attack, target, 45))
+        wrong = []
+        if result["ended"] != result["opened"] or not result["opened"]:
+            wrong.append(f"{result['opened'] - result['ended']} of {result['opened']} connections were not ended")
+        return result, genuine.end(), None, wrong
+
+    return run
+
+
+def busy(attack, kind="http1", processes=3):
+    """As fast as it goes, waiting for each answer."""
+
+    def run(gateway, seconds):
+        genuine = Genuine(gateway.http1, 0.05)
+        result = summed(workers(processes, attack, getattr(gateway, kind), seconds))
+        return result, genuine.end(), None, []
+
+    return run
+
+
+def flooded(attack, kind="http1", must_end=False, processes=3):
+    """As fast as it goes. The quiet value is that of the same flood against a sink beside the same gateway."""
+
+    def run(gateway, seconds):
+        sink = Sink()
+        quiet = Genuine(gateway.http1, 0.01)
+        workers(processes, attack, sink.target, seconds)
+        quiet = quiet.end()
+        sink.close()
+        genuine = Genuine(gateway.http1, 0.01)
+        result = summed(workers(processes, attack, getattr(gateway, kind), seconds))
+        answers = genuine.end()
+        wrong = []
+        # Those of the last moment end with the attack itself.
+        if must_end and result["ended"] < result["connections"] - processes or must_end and not result["ended"]:
+            wrong.append(f"{result['connections'] - result['ended']} of {result['connections']} connections were not ended")
+        return result, answers, quiet, wrong
+
+    return run
+
+
+def slowhttptest(mode, path, *options):
+    """The tool's own attack, for half a minute. Whether a connection has ended is the gateway's word: a slow reader does
+    not see it before it has read everything."""
+
+    def run(gateway, seconds):
+        host, port = gateway.http1
+        genuine = Genuine(gateway.http1, 0.05)
+        command = ["slowhttptest", "-c", "1000", "-r", "400", f"-{mode}", "-l", "30", "-p", "5", *options]
+        began, most, busy_until = time.monotonic(), 0, 0.0
+        with tempfile.TemporaryFile("w+") as out:
+            tool = subprocess.Popen([*command, "-u", f"http://{host}:{port}{path}"], stdout=out, stderr=out)
+            while tool.poll() is None:
+                open_now = int(gateway.metric("hookward_connections"))
+                most = max(most, open_now)
+                # Those of the genuine webhooks are among them.
+                if open_now > 3:
+                    busy_until = time.monotonic() - began
+                time.sleep(0.25)
+            out.seek(0)
+            text = re.sub(r"\x1b\[[0-9;]*m", "", out.read())
+        answers = genuine.end()
+        wrong = []
+        if most < 900:
+            wrong.append("the tool did not get its connections: " + text.strip()[-300:])
+        if busy_until > 25:
+            wrong.append("connections were left open")
+        return {"connected_most": most, "all_ended_s": busy_until}, answers, None, wrong
+
+    return run
+
+
+def hold(target, stop, count, first, source=None):
+    return http1.hold(target, count, first, stop, source)
+
+
+def frames(target, stop, name):
+    return http2.flood(target, name, stop)
+
+
+def held_frames(first):
+    return held(functools.partial(hold, count=300, first=first), "http2")
+
+
+def crowd(gateway, seconds):
+    """More connections than there may be. Whoever asks for the health of the gateway still gets an answer."""
+    probes, stop = [], threading.Event()
+
+    def probe():
+        while not stop.wait(0.1):
+            began = time.monotonic()
+            try:
+                connection = http.client.HTTPConnection(*gateway.http1, timeout=5)
+                connection.request("GET", "/healthz")
+                probes.append((connection.getresponse().status, time.monotonic() - began))
+                connection.close()
+            except OSError as error:
+                probes.append((repr(error), time.monotonic() - began))
+
+    prober = threading.Thread(target=probe)
+    prober.start()
+    result = summed(workers(2, functools.partial(hold, count=1500, first=b"POST"), gateway.http1, 45))
+    stop.set()
+    prober.join()
+    wrong = [f"{result['opened'] - result['ended']} connections were not ended"] if result["ended"] != result["opened"] else []
+    return result, probes, None, wrong
+
+
+def one_address(gateway, seconds):
+    """One client, behind a proxy that says so, wants every connection."""
+    first = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\nPOST "
+    genuine = Genuine(gateway.http1, 0.05)
+    attack = functools.partial(hold, count=2000, first=first, source="127.0.0.2")
+    result = summed(workers(1, attack, gateway.proxied, 45))
+    return result, genuine.end(), None, []
+
+
+ATTACKS = {
+    "slowhttptest H: slow heads": slowhttptest("H", PATH, "-i", "2", "-x", "20"),
+    "slowhttptest B: slow bodies": slowhttptest("B", OPEN_PATH, "-i", "1", "-x", "20", "-s", "1000000"),
+    "slowhttptest X: slow reading": slowhttptest("X", PATH, "-w", "64", "-y", "128", "-n", "1", "-z", "48", "-k", "1"),
+    "1000 silent connections": held(http1.silent),
+    "1000 half heads": held(http1.half_heads),
+    "1000 stalled uploads of 1 MiB": held(http1.stalled_uploads),
+    "forgeries at a source's own path": busy(http1.forgeries),
+    "connections that come and go": flooded(http1.churn),
+    "requests whose answers are unread": flooded(http1.pipelined),
+    "health probes among 3000 connections": crowd,
+    "one address behind a proxy": one_address,
+    "PROXY protocol: 500 silent": held(functools.partial(hold, count=500, first=b"", source="127.0.0.2"), "proxied"),
+    "PROXY protocol: 500 half headers": held(
+        functools.partial(hold, count=500, first=b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0", source="127.0.0.2"), "proxied"
+    ),
+    "TLS: 1000 silent connections": held(http1.silent, "tls"),
+    "TLS: 1000 half handshakes": held(functools.partial(hold, count=1000, first=http1.tls_hello()[:100]), "tls"),
+    "TLS: 1000 handshakes that stop": held(functools.partial(hold, count=1000, first=http1.tls_hello()), "tls"),
+    "TLS: handshakes at full speed": flooded(http1.client_hellos, "tls"),
+    "signed webhooks at full speed": busy(http1.genuine_flood),
+    "HTTP/2: 300 silent connections": held_frames(b""),
+    "HTTP/2: 300 prefaces alone": held_frames(http2.HELLO),
+    "HTTP/2: 300 half frames": held_frames(http2.half_frame()),
+    "HTTP/2: 300 stalled windows": held_frames(http2.stalled_window()),
+    "HTTP/2: 300 x 30 stalled uploads": held_frames(http2.stalled_bodies()),
+}
+for flood in http2.FLOODS:
+    ATTACKS[f"HTTP/2: {flood}"] = flooded(functools.partial(frames, name=flood), "http2", must_end=True)
+
+
+def judge(name, gateway, result, answers, quiet, wrong):
+    """A line for people, and whether all held."""
+    refused = [status for status, _ in answers if status != 200]
+    latencies = [seconds for _, seconds in answers]
+    p99, worst = percentile(latencies, 0.99), max(latencies, default=0.0)
+    if not answers:
+        wrong.append("no genuine webhook was sent")
+    if refused:
+        wrong.append(f"{len(refused)} of {len(answers)} genuine webhooks were not accepted: {refused[0]}")
+    if worst > DEADLINE:
+        wrong.append(f"a genuine webhook took {worst:.2f} s")
+    if gateway.peak > gateway.bound:
+        wrong.append(f"{gateway.peak >> 20} MiB resident, {gateway.bound >> 20} are allowed")
+    if not gateway.is_alive():
+        wrong.append("the gateway ended: " + "; ".join(gateway.warnings[-3:]))
+    beside = ""
+    if quiet is not None:
+        was = percentile([seconds for _, seconds in quiet], 0.99)
+        beside = f", quiet {was * 1000:.0f} ms"
+        if p99 > max(2 * was, NOISE):
+            wrong.append(f"p99 {p99 * 1000:.0f} ms, more than twice the quiet {was * 1000:.0f} ms")
+    facts = ", ".join(f"{key} {value:.1f}" if isinstance(value, float) else f"{key} {value}" for key, value in result.items())
+    print(
+        f"{name}: {gateway.peak >> 20} MiB of {gateway.bound >> 20}; genuine {len(answers)}, p99 {p99 * 1000:.0f} ms, "
+        f"worst {worst * 1000:.0f} ms{beside}; {facts}"
+    )
+    for problem in wrong:
+        print(f"    NOT HELD: {problem}")
+    sys.stdout.flush()
+    return not wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--program", default="target/release/hookward")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each flood")
+    parser.add_argument("attacks", nargs="*", help="a part of the name; all unless given")
+    options = parser.parse_args()
+    program = os.path.realpath(options.program)
+    chosen = {
+        name: run
+        for name, run in ATTACKS.items()
+        if not options.attacks or any(part in name for part in options.attacks)
+    }
+    failed = 0
+    for name, run in chosen.items():
+        gateway = Gateway(program)
+        try:
+            held_up = judge(name, gateway, *run(gateway, options.seconds))
+        finally:
+            gateway.close()
+        failed += not held_up
+    print(f"{len(chosen) - failed} of {len(chosen)} attacks withstood")
+    return 1 if failed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
