@@ -242,14 +242,15 @@ where
     let mut leaves = false;
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(why(told, ended));
-            }
+            // First, so that an answer which is made now says that it is the last.
             if drained_at.is_none() && draining.as_mut().poll(cx).is_ready() {
                 told.now(|course, now| {
                     course.leave(Ended::Drain, now);
                     drained_at = Some(now + grace);
                 });
+            }
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(why(told, ended));
             }
             let (looked, leaving, now) = told.now(|course, now| (course.look(now), course.leaving(), now));
             let mut at = match looked {

@@ -12,8 +12,9 @@
 //! and 64 more for each frame, so that an upload of any size and in any cut pays for itself; an answer gives what a
 //! request may cost beside it, its head and a window of a body that was refused. What nothing explains (frames that
 //! ask for nothing, padding, bodies of streams that are closed, requests that are taken back at once) ends the
-//! connection when the credit is spent. The credit that a connection begins with, and can never have more than, is
-//! all that may be under way without an answer: the window of the connection, and 32 heads, and half of that again.
+//! connection when the credit is spent. The credit that a connection begins with, and can never have more than, is 1.5 MiB:
+//! more than may be under way without an answer, the window of the connection and 32 heads, and more than a head costs
+//! that comes byte by byte.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -40,7 +41,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// One request of HTTP/2, beside its body: its head, and a window of a body that nobody reads.
 const CREDIT_PER_ANSWER: i64 = (HEAD_BYTES_MAX + HTTP2_STREAM_WINDOW_BYTES) as i64;
-const CREDIT_MAX: i64 = (HTTP2_CONNECTION_WINDOW_BYTES + STREAMS_MAX * HEAD_BYTES_MAX) as i64 * 3 / 2;
+const CREDIT_MAX: i64 = 3 << 19;
+const _: () = assert!(CREDIT_MAX > (HTTP2_CONNECTION_WINDOW_BYTES + STREAMS_MAX * HEAD_BYTES_MAX) as i64);
+const _: () = assert!(CREDIT_MAX > HEAD_BYTES_MAX as i64 * READ_COST_MIN);
 /// What a read takes at least, and what a frame of a body gives beside its bytes.
 const READ_COST_MIN: i64 = 64;
 
@@ -342,8 +345,11 @@ mod tests {
     }
 
     /// A whole window of a body.
+    /// Frames of 16 KiB that fill the window of a stream.
+    const FRAMES: usize = HTTP2_STREAM_WINDOW_BYTES as usize >> 14;
+
     fn window() -> Vec<u8> {
-        [&[0, 0x40, 0, 0, 0, 0, 0, 0, 1][..], &[0; 16 << 10]].concat().repeat(16)
+        [&[0, 0x40, 0, 0, 0, 0, 0, 0, 1][..], &[0; 16 << 10]].concat().repeat(FRAMES)
     }
 
     /// A frame, filled with zeros.
@@ -484,7 +490,8 @@ mod tests {
                 sent += many.len();
             }
             assert_eq!(course.look(began), Err(Ended::Flood));
-            assert!((1 << 20..2 << 20).contains(&sent), "{sent}");
+            let max = usize::try_from(CREDIT_MAX).expect("above zero");
+            assert!((max..max + 2 * many.len()).contains(&sent), "{sent}");
         }
     }
 
@@ -529,7 +536,7 @@ mod tests {
         course.read(&window, began);
         for _ in 0..32 * 100 {
             course.read(&window, began);
-            (0..16).for_each(|_| course.delivered(16 << 10));
+            (0..FRAMES).for_each(|_| course.delivered(16 << 10));
             assert!(!course.is_flooded());
         }
         // And one that comes byte by byte.

@@ -198,7 +198,7 @@ fn part(text: &str, name: &str) -> Option<u64> {
 #[test]
 fn what_connections_may_hold_is_bounded_by_what_they_speak() {
     let kib = 1 << 10;
-    let tls = "[server]\ntls = { cert = \"a.crt\", key = \"a.key\" }";
+    let tls = "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }";
     let h2c = "[server]\nlisten = [{ at = \"127.0.0.1:8080\", h2c = true }]";
     let ten = |server: &str| format!("{server}\n[server.limits]\nconnections_max = 10\n");
     let kibs = |text: &str, name: &str| part(text, name).map(|bytes| bytes / kib);
@@ -212,7 +212,7 @@ fn what_connections_may_hold_is_bounded_by_what_they_speak() {
 
 #[test]
 fn the_number_of_connections_gives_way_unless_it_is_chosen() {
-    let tls = "[server]\ntls = { cert = \"a.crt\", key = \"a.key\" }\n[server.limits]\n";
+    let tls = "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }\n[server.limits]\n";
     let connections =
         |more: &str, kib: u64| part(&format!("{tls}{more}"), "connections").map(|bytes| bytes / (kib << 10));
     assert_eq!(part("", "connections"), Some(4096 * (64 << 10)));

@@ -35,8 +35,9 @@ pub(super) const CALLS: &str = "trace=?open,?openat,?openat2,?creat,?write,?writ
     ?ftruncate,?truncate,?fallocate,?fsync,?fdatasync,?sync_file_range,?unlink,?unlinkat,?rename,?renameat,\
     ?renameat2,?link,?linkat,?copy_file_range,?sendto,?sendmsg";
 
-/// Neither has anything that outlives a process: one tells processes apart, the other is made anew from the log.
-const IGNORED: [&str; 2] = ["hookward.lock", "hookward.db-shm"];
+/// None has anything that an acknowledgement promises: one tells processes apart, one is made anew from the log, and one
+/// says which paths there were, for better answers; it is written under another name first.
+const IGNORED: [&str; 4] = ["hookward.lock", "hookward.db-shm", "/paths.json", "/unfinished"];
 
 /// An event's id as text.
 const ID_LENGTH: usize = 36;
