@@ -30,7 +30,9 @@ impl Reloadable for Door {
         };
         Ok(Box::new(move || {
             connections.change(limits);
-            serve.into_iter().for_each(|serve| serve());
+            if let Some(serve) = serve {
+                serve();
+            }
         }))
     }
 }

@@ -258,13 +258,12 @@ where
                 Err(why) => return Poll::Ready(why),
             };
             if let Some(why) = leaving.filter(|_| !leaves) {
-                match drained_at.filter(|until| why == Ended::Drain && now < *until) {
-                    Some(until) => at = at.min(until),
-                    None => {
-                        leaves = true;
-                        leave(connection.as_mut());
-                        continue;
-                    }
+                if let Some(until) = drained_at.filter(|until| why == Ended::Drain && now < *until) {
+                    at = at.min(until);
+                } else {
+                    leaves = true;
+                    leave(connection.as_mut());
+                    continue;
                 }
             }
             timer.as_mut().reset(at);

@@ -21,7 +21,8 @@ def connect(target, source=None):
 
 def hold(target, count, first, stop, source=None):
     """Opens many connections, says `first` on each, and waits until the gateway has ended all of them. Returns how many
-    there were, how many it ended, and after how long the last."""
+    there were, how many it ended, when all were there, and when the last was
+    gone."""
     began, open_streams = time.monotonic(), {}
     poller = select.poll()
     for _ in range(count):
@@ -38,7 +39,7 @@ def hold(target, count, first, stop, source=None):
             continue
         open_streams[stream.fileno()] = stream
         poller.register(stream, select.POLLIN)
-    opened, last = len(open_streams), 0.0
+    opened, last, arrived = len(open_streams), 0.0, time.monotonic() - began
     while open_streams and time.monotonic() < stop:
         for number, _ in poller.poll(200):
             stream = open_streams[number]
@@ -55,7 +56,7 @@ def hold(target, count, first, stop, source=None):
     left = len(open_streams)
     for stream in open_streams.values():
         stream.close()
-    return {"opened": opened, "ended": opened - left, "last_s": last}
+    return {"opened": opened, "ended": opened - left, "arrived_s": arrived, "last_s": last}
 
 
 def silent(target, stop):
