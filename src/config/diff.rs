@@ -216,16 +216,20 @@ impl Config {
     /// What runs once `new` was loaded into a process that started with this: all of `new` but what needs a restart.
     /// The error says, as a lower-case fragment, why the two cannot be mixed.
     pub fn reloaded(&self, new: Self) -> Result<Self, String> {
-        let is_reachable = |config: &Self| !config.server.listeners.iter().all(|listener| listener.at.is_local());
+        let is_reachable = |config: &Self| {
+            !config.admin.listen.ip().is_loopback()
+                || !config.server.listeners.iter().all(|listener| listener.at.is_local())
+        };
         if self.store.engine != new.store.engine {
             return Err("`store.engine` changed, and what a source promises depends on it: restart".to_owned());
         }
         if is_reachable(self) && !is_reachable(&new) {
             let at: Vec<_> = self.server.listeners.iter().map(|listener| listener.at.to_string()).collect();
             return Err(format!(
-                "`server.listen` changed to this machine alone, where less is checked, and {} stays open until the \
+                "`server.listen` or `admin.listen` changed to this machine alone, where less is checked, and {} and {} stay open until the \
                  restart: restart",
-                at.join(", ")
+                at.join(", "),
+                self.admin.listen
             ));
         }
         let mut mixed = new;
@@ -243,6 +247,16 @@ impl Config {
         limits.connections_max = old.connections_max;
         limits.in_flight_max = old.in_flight_max;
         limits.body_memory_max = old.body_memory_max;
+        // What a source may send has to fit into what there is for bodies, which stays.
+        let body_memory_max = limits.body_memory_max;
+        if let Some(source) = mixed.sources.values().find(|source| source.body_bytes_max > body_memory_max / 4 * 3) {
+            return Err(format!(
+                "bodies of source `{}` may be larger than `server.limits.body_memory_max` allows ({}), which changes with a \
+                 restart only: restart",
+                source.name,
+                format_size(body_memory_max)
+            ));
+        }
         mixed.admin.listen = self.admin.listen;
         mixed.store = self.store.clone();
         mixed.replay = self.replay.clone();
@@ -343,5 +357,26 @@ mod tests {
         reachable.server.listeners[0].at = ListenAt::Tcp(([0, 0, 0, 0], 80).into());
         assert!(reachable.reloaded(open.clone()).is_err_and(|why| why.contains("server.listen")));
         assert!(open.reloaded(reachable).is_ok());
+        let mut reachable = open.clone();
+        reachable.admin.listen = ([0, 0, 0, 0], 80).into();
+        assert!(reachable.reloaded(open).is_err_and(|why| why.contains("admin.listen")));
+    }
+
+    #[test]
+    fn bodies_that_have_no_room_before_the_restart_are_not_taken() {
+        let old = config(&source("a", ONE));
+        let large = format!(
+            "{ONE}\nbody_bytes_max = \"300MiB\"\n[server.limits]\nbody_memory_max = \"512MiB\"\nmemory_max = \"4GiB\"\n"
+        );
+        assert!(old.reloaded(config(&source("a", &large))).is_err_and(|why| why.contains("body_memory_max")));
+    }
+
+    #[test]
+    fn of_a_url_only_the_host_is_shown() {
+        let at = |url: &str| source("a", ONE).replace("http://127.0.0.1:9/", url);
+        let shown = text(&at("https://a.example/canary?sig=canary"), &at("https://b.example/canary"));
+        assert!(shown.contains("a.example") && shown.contains("b.example") && !shown.contains("canary"), "{shown}");
+        let shown = text(&at("https://a.example/canary-1"), &at("https://a.example/canary-2"));
+        assert!(shown.contains("upstream changed") && !shown.contains("canary"), "{shown}");
     }
 }

@@ -101,6 +101,7 @@ impl Lane {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.retired.cancelled() => return,
                 () = self.shared.freed.notified() => {}
                 () = woken => {}
@@ -206,7 +207,8 @@ impl Lane {
         let (head, body) = (&leased.event.head, &leased.event.body);
         let sources = self.common.sources.load_full();
         let rule = sources.get(&head.source);
-        let marks = match rule.and_then(|rule| rule.items.as_ref()) {
+        let proven = head.unverified_reason().is_none();
+        let marks = match rule.and_then(|rule| rule.items.as_ref()).filter(|_| proven) {
             Some(extract) => items::compare(&*self.common.store, self.name(), extract(body)).await?,
             None => Marks::default(),
         };
@@ -218,7 +220,8 @@ impl Lane {
             standing: Some(self.standing(leased).later(leased_at.elapsed())),
             redelivery: leased.redelivery,
             uncertain: leased.uncertain,
-            forward_query: rule.is_some_and(|rule| rule.forward_query),
+            // It was stored only if it was to be forwarded; the source may be gone since.
+            forward_query: rule.is_none_or(|rule| rule.forward_query),
             marks: &marks,
         };
         let tried = slot.attempt(&request).await;

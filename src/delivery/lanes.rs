@@ -255,6 +255,15 @@ impl Lanes {
         self.current().by_name.iter().map(status).collect()
     }
 
+    /// Leases nothing more and waits for the deliveries that run; who comes by himself still gets a slot.
+    pub async fn rest(&self, timeout: Duration) {
+        for lane in self.current().by_name.values() {
+            lane.retired.cancel();
+        }
+        self.tasks.close();
+        let _ = tokio::time::timeout(timeout, self.tasks.wait()).await;
+    }
+
     /// Leases nothing more, and waits for what runs. False if something still ran after `timeout`; its lease
     /// lapses, and it is tried again after the next start.
     pub async fn drain(&self, timeout: Duration) -> bool {

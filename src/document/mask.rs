@@ -138,11 +138,17 @@ fn hide(bytes: &mut [u8]) {
     }
 }
 
-/// A text that may be a URL, without the name and the password in it.
-pub(super) fn without_user(text: &str) -> String {
+/// A text that may be a URL: then it ends with the host, because a path or a query is a credential at many services. The
+/// name and the password before the host are hidden.
+pub(super) fn host_only(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
     hide_user(&mut bytes);
-    String::from_utf8(bytes).unwrap_or_default()
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let Some(host) = text.find("://").map(|at| at + 3) else { return text };
+    match text[host..].find(['/', '?', '#']).map(|at| host + at) {
+        Some(end) if end + 1 < text.len() => format!("{}/…", &text[..end]),
+        _ => text,
+    }
 }
 
 /// Whether a key inside a secret table says where the secret is, not what it is.

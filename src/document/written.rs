@@ -103,7 +103,7 @@ impl Written {
 impl Leaf {
     fn shown(&self) -> String {
         let Self::Open(text) = self else { return "(not shown)".to_owned() };
-        let text = mask::without_user(text);
+        let text = mask::host_only(text);
         match text.char_indices().nth(SHOWN_MAX) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text,

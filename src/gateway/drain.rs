@@ -36,10 +36,11 @@ impl Gateway {
             // store. An upstream that takes its time must not make that long: its attempts end first, while webhooks
             // are still accepted, to be delivered by the next process.
             notify::status("draining: ends attempts, still accepts webhooks");
-            self.parts.lanes.drain(server.drain_timeout / 2).await;
+            self.parts.lanes.rest(server.drain_timeout / 2).await;
         }
         self.closing.cancel();
         self.parts.health.set_listening(false);
+        tracing::info!("listeners close");
         let rest = format_duration(server.drain_timeout + SETTLE_TIMEOUT);
         notify::status(&format!("draining: finishes what began, for {rest} at most"));
         // The same end for all: an attempt that could still be finished is not cut, and made again after the next

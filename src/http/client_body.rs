@@ -31,7 +31,7 @@ impl Body for ClientBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-            self.course.now(|course, _| course.delivered(data.len()));
+            self.course.now(|course, now| course.delivered(data.len(), now));
         }
         Poll::Ready(frame)
     }

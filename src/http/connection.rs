@@ -252,15 +252,18 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(why(told, ended));
             }
-            let (looked, leaving, now) = told.now(|course, now| (course.look(now), course.leaving(), now));
+            let (looked, leaving, begins, now) =
+                told.now(|course, now| (course.look(now), course.leaving(), course.begins(), now));
             let mut at = match looked {
                 Ok(at) => at,
                 Err(why) => return Poll::Ready(why),
             };
             if let Some(why) = leaving.filter(|_| !leaves) {
-                if let Some(until) = drained_at.filter(|until| why == Ended::Drain && now < *until) {
+                let drains = drained_at.filter(|_| why == Ended::Drain);
+                if let Some(until) = drains.filter(|until| now < *until) {
                     at = at.min(until);
-                } else {
+                // A head that has begun has its own bound. (HTTP/2 finishes it anyway.)
+                } else if drains.is_none() || grace.is_zero() || !begins {
                     leaves = true;
                     leave(connection.as_mut());
                     continue;

@@ -151,7 +151,11 @@ impl Course {
     }
 
     /// So many bytes of a body, as one frame, reached whoever reads it.
-    pub(super) fn delivered(&mut self, bytes: usize) {
+    pub(super) fn delivered(&mut self, bytes: usize, now: Instant) {
+        // What is left of a body behind its answer is no head of another request.
+        if self.in_service == 0 && self.http2.is_none() && matches!(self.phase, Phase::Head(_)) {
+            self.phase = Phase::Idle(now);
+        }
         self.earn(i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(READ_COST_MIN));
     }
 
@@ -188,7 +192,16 @@ impl Course {
 
     /// No more requests on this connection.
     pub(super) fn leave(&mut self, why: Ended, now: Instant) {
-        self.leaving.get_or_insert((why, now));
+        let leaving = self.leaving.get_or_insert((why, now));
+        // A drain is no last answer: behind one the connection still has to linger.
+        if leaving.0 == Ended::Drain {
+            leaving.0 = why;
+        }
+    }
+
+    /// Whether a head has begun.
+    pub(super) fn begins(&self) -> bool {
+        matches!(self.phase, Phase::Head(_))
     }
 
     /// Why it takes no more requests.
@@ -536,13 +549,13 @@ mod tests {
         course.read(&window, began);
         for _ in 0..32 * 100 {
             course.read(&window, began);
-            (0..FRAMES).for_each(|_| course.delivered(16 << 10));
+            (0..FRAMES).for_each(|_| course.delivered(16 << 10, began));
             assert!(!course.is_flooded());
         }
         // And one that comes byte by byte.
         for _ in 0..100_000 {
             course.read(&frame(1, 0, 0, 1), began);
-            course.delivered(1);
+            course.delivered(1, began);
         }
         assert!(!course.is_flooded());
     }

@@ -24,7 +24,7 @@ pub(super) fn destination(gate: &Gate, webhook: &Verified, event: &EventHead) ->
     if upstreams.is_empty() {
         upstreams.clone_from(&source.upstreams);
     }
-    let order_key = source.order_by.as_ref().and_then(|order| {
+    let order_key = source.order_by.as_ref().filter(|_| webhook.grounds.is_proven()).and_then(|order| {
         let key = order_key(order, &webhook.head, &webhook.body);
         if key.is_none() {
             gate.metrics.order_key_missing(&source.name);

@@ -213,3 +213,26 @@ async fn the_start_and_the_status_say_which_sources_do_not_enforce_and_until_whe
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("shop") && line.contains(&until)), "{log}");
     drop(upstream);
 }
+
+#[tokio::test]
+async fn what_is_let_through_holds_up_no_genuine_event_of_the_same_order_key() {
+    let world = World::start(&source("order_by = \"/n\"")).await;
+    world.upstream.script([Act::Answer(500, "no")]);
+    forge(&world, b"{\"n\":1}").await.ack();
+    world.upstream.wait_for(1).await;
+    world.send("partssource", SECRET, PATH, b"{\"n\":1,\"x\":2}", 0).await.ack();
+    // The forged one comes again half a second later at the earliest.
+    let got = world.upstream.wait_for(2).await;
+    assert_eq!(got[1].header("hookward-verified"), Some("hmac-sha256/main"));
+}
+
+#[tokio::test]
+async fn items_of_what_is_let_through_are_not_known_to_the_upstream() {
+    let world = World::start(&source("items = { each = \"/d\", key = [\"/k\"] }")).await;
+    forge(&world, b"{\"d\":[{\"k\":1,\"v\":2}]}").await.ack();
+    world.upstream.wait_for(1).await;
+    world.settled().await;
+    world.send("partssource", SECRET, PATH, b"{\"d\":[{\"k\":1,\"v\":2}],\"real\":1}", 0).await.ack();
+    let got = world.upstream.wait_for(2).await;
+    assert_eq!(got[1].header("hookward-duplicate-items"), None);
+}

@@ -710,3 +710,62 @@ async fn a_handshake_has_five_seconds() {
         assert_eq!(end(ended).await, (seconds, Ended::Tls), "{sent:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_the_body_of_a_refused_request_is_no_head() {
+    let house = House::new(limits());
+    let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
+    let guest = house.connections.admit(None, &Entrance::default()).expect("a place");
+    let service = tower::service_fn(|(_, request): (Arc<Connected>, Request<ClientBody>)| async move {
+        let mut body = request.into_body();
+        tokio::spawn(async move { while body.frame().await.is_some() {} });
+        let mut answer = Response::new(Full::<Bytes>::default());
+        *answer.status_mut() = StatusCode::NOT_FOUND;
+        Ok::<_, Infallible>(answer)
+    });
+    let (drain, tracker) = (house.drain.clone(), TaskTracker::new());
+    let ended = tokio::spawn(serve(Stream::Unix(server), guest, Entrance::default(), service, drain, tracker));
+    client.write_all(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n").await.expect("sent");
+    assert!(client.read(&mut [0; 1024]).await.expect("an answer") > 0);
+    client.write_all(b"hello").await.expect("sent");
+    assert_eq!(end(ended).await, (75, Ended::Idle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_upload_is_read_on_in_a_drain_as_well() {
+    for drains in [false, true] {
+        let house = House::new(limits());
+        let (mut client, _ended) = house.connect();
+        client.write_all(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
+        assert!(client.read(&mut [0; 1024]).await.expect("an answer") > 0);
+        if drains {
+            house.drain.cancel();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        client.write_all(b"POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: 500000\r\n\r\n").await.expect("sent");
+        assert!(client.read(&mut [0; 1024]).await.expect("an answer") > 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.write_all(&[b'x'; 1000]).await.expect("not reset: the answer may still be under way");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_has_begun_when_a_drain_lets_nobody_begin_any_more_is_answered() {
+    for used in [false, true] {
+        let house = House::new(limits());
+        let (mut client, _ended) = house.connect();
+        if used {
+            client.write_all(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
+            assert!(client.read(&mut [0; 1024]).await.expect("an answer") > 0);
+        }
+        house.drain.cancel();
+        tokio::time::sleep(LAST_REQUEST.mul_f32(0.9)).await;
+        client.write_all(b"POST /a HTTP/1.1\r\nhost: a\r\n").await.expect("sent");
+        tokio::time::sleep(LAST_REQUEST).await;
+        client.write_all(b"content-length: 5\r\n\r\nhello").await.expect("it is open");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("not reset");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("connection: close"), "used {used}: {answer}");
+    }
+}

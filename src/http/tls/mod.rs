@@ -258,6 +258,11 @@ impl Front {
         };
         let mut new = State::read(tls, sources_judge).map_err(TlsError)?;
         new.asked = asked;
+        if new.tls.acme.is_none() && new.certificates().next().is_none() {
+            return Err(TlsError(
+                "from files to `tls.acme` needs a restart: until then nothing could be shown".to_owned(),
+            ));
+        }
         new.serve(&self.clock, &self.challenges).map_err(TlsError)?;
         let front = self.clone();
         Ok(move || {
@@ -457,5 +462,26 @@ mod tests {
         assert_eq!((serving.session_storage.can_cache(), now.session_storage.can_cache()), (true, false));
         assert_eq!((serving.max_early_data_size, now.max_early_data_size, now.send_tls13_tickets), (0, 0, 0));
         assert!(!serving.ticketer.enabled() && !now.ticketer.enabled());
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_would_leave_no_certificate_changes_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = write(directory.path(), "a");
+        let config = |tls: &str| {
+            let text = format!(
+                "[server]\nlisten = \"127.0.0.1:1\"\ntls = {{ {tls} }}\n[sources.a]\nprovider = \"github\"\n\
+                 secrets = [{{ value = \"canary-0123456789\" }}]\nupstream = \"http://127.0.0.1:9/\"\n"
+            );
+            let loaded = crate::config::from_text("a.toml", &text, directory.path());
+            loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)))
+        };
+        let old = config(&format!("cert = \"{}\", key = \"{}\"", files.cert.display(), files.key.display()));
+        let new = config("acme = { domains = [\"a.example\"] }");
+        let front = Arc::new(open(old.server.tls().expect("tls")).expect("it opens"));
+        // What needs a restart stays, and it is what the new certificates would come from.
+        let mixed = old.reloaded(new).expect("they can be mixed");
+        assert!(front.prepare(mixed.server.tls().expect("tls"), false).is_err());
+        assert!(!front.is_bare());
     }
 }

@@ -150,3 +150,37 @@ async fn a_unix_socket_can_be_passed_and_its_file_stays() {
     assert_eq!(process.end("TERM").0, Some(0));
     assert!(path.exists(), "it is the service manager's");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxied_webhooks_are_answered_while_attempts_of_others_end() {
+    const SECRET: &str = "another-secret-of-length";
+    let site = Site::new().await;
+    let file = site.configured("listen = \"systemd\"\ndrain_delay = \"0s\"");
+    let proxied = format!(
+        "[sources.proxied]\nprovider = \"partssource\"\nsecrets = [{{ value = \"{SECRET}\" }}]\nmode = \"proxy\"\n\
+         upstream = \"{}\"\n",
+        site.upstream.url()
+    );
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    std::fs::write(&file, text + &proxied).expect("written");
+    let (socket, at) = held_socket();
+    let process = site.start(passed(&socket), &file);
+    listens(&process, "admin");
+    site.upstream.script([Act::Hang(200)]);
+    assert_eq!(send(at, "{\"n\":0}").await.status, 200);
+    site.upstream.wait_for(1).await;
+    process.signal("TERM");
+    process.line_with("draining");
+    for n in 1..20 {
+        let body = format!("{{\"n\":{n}}}");
+        let mut text = format!("POST /hooks/proxied HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in sign("partssource", SECRET, body.as_bytes(), Clock::system().wall().unix_s()) {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        let answer = crate::world::raw(at, format!("{text}\r\n{body}").as_bytes()).await;
+        assert_eq!(answer.status, 200, "{n}");
+    }
+    site.upstream.let_go();
+    let (code, _, log) = process.ended();
+    assert_eq!(code, Some(0), "{log}");
+}

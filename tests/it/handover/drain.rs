@@ -17,7 +17,7 @@ async fn a_kept_alive_connection_gets_a_last_answer_that_says_close() {
     assert_eq!((reply.status, reply.headers.get("connection")), (200, None));
     let mut fresh = connected(at).await;
     process.signal("TERM");
-    process.line_with("draining");
+    process.line_with("listeners close");
     // Either is a request that was on its way.
     for (n, stream) in [(2, &mut used), (3, &mut fresh)] {
         stream.write_all(&webhook(&format!("{{\"n\":{n}}}"))).await.expect("it is open");
