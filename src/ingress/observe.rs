@@ -101,6 +101,8 @@ where
             if let Ok(id) = HeaderValue::from_str(&exchange.request_id) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
+            // What an upstream answered, or a provider sent to be echoed, is no page.
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             drop(line);
             Ok(response)
         })

@@ -91,7 +91,6 @@ fn answer_handshake(reply: &Reply) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, reply.content_type.clone());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.extend(reply.headers.iter().cloned());
     response
 }

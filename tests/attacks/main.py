@@ -106,6 +106,14 @@ def busy(attack, kind="http1", processes=3):
     return run
 
 
+def hung_upstream(gateway, seconds):
+    """Webhooks at full speed for an upstream that answers nobody: a long queue on disk, and as much in memory as is
+    allowed to be on its way."""
+    genuine = Genuine(gateway.http1, 0.05)
+    result = summed(workers(3, http1.genuine_flood, gateway.http1, seconds))
+    return result, genuine.end(), None, []
+
+
 def flooded(attack, kind="http1", must_end=False, processes=3):
     """As fast as it goes. The quiet value is that of the same flood against a sink beside the same gateway."""
 
@@ -229,6 +237,7 @@ ATTACKS = {
     "TLS: 1000 handshakes that stop": held(functools.partial(hold, count=1000, first=http1.tls_hello()), "tls"),
     "TLS: handshakes at full speed": busy(http1.client_hellos, "tls"),
     "signed webhooks at full speed": busy(http1.genuine_flood),
+    "signed webhooks for an upstream that hangs": hung_upstream,
     "HTTP/2: 300 silent connections": held_frames(b""),
     "HTTP/2: 300 prefaces alone": held_frames(http2.HELLO),
     "HTTP/2: 300 half frames": held_frames(http2.half_frame()),
@@ -285,7 +294,7 @@ def main():
     }
     failed = 0
     for name, run in chosen.items():
-        gateway = Gateway(program)
+        gateway = Gateway(program, upstream_delay="60s" if run is hung_upstream else "0s")
         try:
             held_up = judge(name, gateway, *run(gateway, options.seconds))
         finally:
