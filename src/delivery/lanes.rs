@@ -255,13 +255,16 @@ impl Lanes {
         self.current().by_name.iter().map(status).collect()
     }
 
-    /// Leases nothing more and waits for the deliveries that run; who comes by himself still gets a slot.
-    pub async fn rest(&self, timeout: Duration) {
+    /// Leases nothing more from now on. What is returned waits for the deliveries that run; who comes by himself still
+    /// gets a slot.
+    pub fn rest(&self, timeout: Duration) -> impl Future<Output = ()> {
         for lane in self.current().by_name.values() {
             lane.retired.cancel();
         }
         self.tasks.close();
-        let _ = tokio::time::timeout(timeout, self.tasks.wait()).await;
+        async move {
+            let _ = tokio::time::timeout(timeout, self.tasks.wait()).await;
+        }
     }
 
     /// Leases nothing more, and waits for what runs. False if something still ran after `timeout`; its lease

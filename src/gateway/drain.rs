@@ -36,7 +36,9 @@ impl Gateway {
             // store. An upstream that takes its time must not make that long: its attempts end first, while webhooks
             // are still accepted, to be delivered by the next process.
             notify::status("draining: ends attempts, still accepts webhooks");
-            self.parts.lanes.rest(server.drain_timeout / 2).await;
+            let resting = self.parts.lanes.rest(server.drain_timeout / 2);
+            tracing::info!("attempts end, webhooks are still accepted");
+            resting.await;
         }
         self.closing.cancel();
         self.parts.health.set_listening(false);

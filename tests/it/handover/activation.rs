@@ -42,7 +42,7 @@ async fn an_upstream_that_takes_its_time_keeps_nobody_waiting_for_the_next_proce
     assert_eq!(send(at, "{\"n\":0}").await.status, 200);
     site.upstream.wait_for(1).await;
     process.signal("TERM");
-    process.line_with("draining");
+    process.line_with("attempts end");
     for n in 1..6 {
         assert_eq!(send(at, &format!("{{\"n\":{n}}}")).await.status, 200, "the attempt still hangs");
         pause().await;
@@ -170,7 +170,7 @@ async fn proxied_webhooks_are_answered_while_attempts_of_others_end() {
     assert_eq!(send(at, "{\"n\":0}").await.status, 200);
     site.upstream.wait_for(1).await;
     process.signal("TERM");
-    process.line_with("draining");
+    process.line_with("attempts end");
     for n in 1..20 {
         let body = format!("{{\"n\":{n}}}");
         let mut text = format!("POST /hooks/proxied HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", body.len());
