@@ -21,7 +21,7 @@ from gateway import OPEN_PATH, PATH, Gateway, Genuine, percentile
 #: By when a genuine webhook must have its 200, in seconds.
 DEADLINE = 1.0
 #: Below this, in seconds, a 99th percentile is not told apart from a busy machine.
-NOISE = 0.030
+NOISE = 0.100
 
 
 def workers(count, attack, target, seconds):
