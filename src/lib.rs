@@ -3,6 +3,7 @@
 // In the order of their layers, lowest first: a module uses only modules above it in this list.
 pub mod time;
 pub mod secret;
+pub mod files;
 pub mod document;
 pub mod verify;
 pub mod policy;

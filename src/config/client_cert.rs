@@ -7,7 +7,10 @@ use super::{
     load::{Reader, Secrets},
     model::{Authorities, ClientCert},
 };
-use crate::document::{At, Section};
+use crate::{
+    document::{At, Section},
+    verify::decode_hex,
+};
 
 const HELP: &str = "write client_cert = { issuer = \"partner-ca.pem\" }, or { fingerprints = [\"…\"] }: the SHA-256 of the \
                     certificate as `openssl x509 -noout -fingerprint -sha256` prints it";
@@ -55,12 +58,7 @@ fn read_issuer(reader: &Reader<'_>, at: &At<String>) -> Authorities {
 /// 64 hex digits of either case, with or without colons.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: String = text.chars().filter(|c| *c != ':').collect();
-    let mut digest = [0; 32];
-    (digits.len() == 64 && digits.is_ascii()).then_some(())?;
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(digest)
+    decode_hex(digits.as_bytes(), true)?.try_into().ok()
 }
 
 #[cfg(test)]

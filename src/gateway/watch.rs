@@ -1,23 +1,16 @@
 //! `server.watch`: the configuration is loaded anew when what it is made of changes.
 //!
-//! Every other second the files are looked at: when they were changed, how long they are, which they are. Once that has
+//! Every other second the files are looked at without reading them. Once that has
 //! been the same for two looks, so that nobody is writing any more, their content decides. A file that is wrong is tried
 //! once, and again when it changes.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, io, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, next_tick};
-use crate::{admin::api::ReloadRequest, config::Files};
+use crate::{admin::api::ReloadRequest, config::Files, files::Stamp};
 
 const EVERY: Duration = Duration::from_secs(2);
 /// What is read of a file; more than any of them has.
@@ -59,13 +52,6 @@ pub(super) async fn keep(live: Arc<Live>, ending: CancellationToken) {
 /// What can be seen of files without reading them.
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Stamp {
-    modified: Option<std::time::SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
-
 /// What was seen so far.
 #[derive(Debug)]
 struct Watched {
@@ -100,16 +86,7 @@ fn stamps(files: &Files) -> Stamps {
     let found = files.patterns.iter().filter_map(|pattern| glob::glob(pattern).ok());
     let found = found.flatten().filter_map(Result::ok);
     let all = files.configuration.iter().chain(&files.named).cloned().chain(found);
-    all.map(|file| (stamp(&file), file)).map(|(stamp, file)| (file, stamp)).collect()
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    let about = fs::metadata(file).ok()?;
-    #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(&about);
-    #[cfg(not(unix))]
-    let inode = 0;
-    Some(Stamp { modified: about.modified().ok(), bytes: about.len(), inode })
+    all.map(|file| (Stamp::of(&file).ok(), file)).map(|(stamp, file)| (file, stamp)).collect()
 }
 
 /// Of the names and what they hold; a file that cannot be read is as if it was not there.
@@ -131,6 +108,8 @@ fn digest(stamps: &Stamps) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -17,15 +17,14 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-    sign::SingleCertAndKey,
-};
+use rustls::{ClientConfig, RootCertStore, sign::SingleCertAndKey};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    config::{certificate::Certificate, model::CertificateFiles},
+    config::{
+        certificate::{self, Certificate},
+        model::CertificateFiles,
+    },
     document::format_duration,
     policy::retry::parse_retry_after,
     time::Clock,
@@ -61,7 +60,7 @@ pub enum ClientError {
     #[error("failed to load the authorities that this system trusts: {0}")]
     SystemRoots(io::Error),
     /// The file of `tls.ca`.
-    #[error("failed to read authorities from {path}: {reason}")]
+    #[error("failed to read authorities: {reason}")]
     Authorities {
         /// The file.
         path: String,
@@ -223,8 +222,7 @@ pub(super) fn client_config(
     ca: Option<&Path>,
     certificate: Option<&CertificateFiles>,
 ) -> Result<ClientConfig, ClientError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(certificate::provider())
         .with_safe_default_protocol_versions()
         .map_err(ClientError::Tls)?;
     let builder = match ca {
@@ -245,13 +243,9 @@ pub(super) fn client_config(
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
-    let wrong = |reason: String| ClientError::Authorities { path: path.display().to_string(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(roots) }
+    let read = certificate::read_authorities(path);
+    let roots = read.and_then(|authorities| certificate::roots(&authorities).map_err(|error| error.to_string()));
+    roots.map_err(|reason| ClientError::Authorities { path: path.display().to_string(), reason })
 }
 
 /// Puts the innermost cause that we know into words of our own.

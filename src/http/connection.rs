@@ -7,7 +7,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
@@ -22,11 +22,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 
 use super::{
@@ -180,11 +180,11 @@ async fn begin(
             None | Some(b"http/1.1") => Spoken::Http1,
             Some(_) => Spoken::Nothing,
         };
-        return Ok((Wire::Tls(Box::new(stream)), Vec::new(), spoken));
+        return Ok((Wire::Right(Box::new(stream)), Vec::new(), spoken));
     }
     let mut ahead = Vec::new();
     let spoken = if entrance.h2c { plaintext(&mut stream, &mut ahead, bounds).await? } else { Spoken::Http1 };
-    Ok((Wire::Plain(stream), ahead, spoken))
+    Ok((Wire::Left(stream), ahead, spoken))
 }
 
 /// Reads a header of the PROXY protocol, and not a byte of what follows.
@@ -363,58 +363,8 @@ fn session(tls: &rustls::ServerConnection) -> Session {
     Session { client_chain: chain.map(|chain| chain.iter().map(|der| der.as_ref().into()).collect()) }
 }
 
-/// A connection's bytes, as HTTP sees them.
-#[derive(Debug)]
-enum Wire {
-    Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
+/// A connection's bytes, as HTTP sees them: plain, or out of TLS.
+type Wire = Either<Stream, Box<TlsStream<Stream>>>;
 
 #[cfg(test)]
 mod tests;

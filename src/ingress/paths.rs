@@ -15,12 +15,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::pending::{make_directory, write_whole};
 use crate::{
     config::{
         Config,
         model::{Engine, PathTemplate, Store},
     },
+    files::{make_directory, write_whole},
     time::Wall,
 };
 

@@ -4,8 +4,7 @@
 //! counts once an operator names that file in the configuration. There are only ever a few of each source.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -19,6 +18,7 @@ use crate::{
         Source,
         model::{Engine, Store},
     },
+    files::{make_directory, write_whole},
     secret::Secret,
     time::Wall,
     verify::encode_hex,
@@ -176,30 +176,4 @@ fn forget_orphans(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-/// The file is there as a whole or not at all, whatever happens, and only this user reads it.
-pub(super) fn write_whole(directory: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = directory.join("unfinished");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut written = options.open(&unfinished)?;
-    written.write_all(bytes)?;
-    written.sync_all()?;
-    fs::rename(&unfinished, file)?;
-    File::open(directory)?.sync_all()
 }

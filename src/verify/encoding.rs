@@ -59,7 +59,7 @@ impl Encoding {
 
 /// Bytes from hexadecimal text; `None` if it has odd length or another character. Which digits it has does not show in
 /// the time: there is no branch on one, and no table that is read at one.
-pub(super) fn decode_hex(text: &[u8], any_case: bool) -> Option<Vec<u8>> {
+pub fn decode_hex(text: &[u8], any_case: bool) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_chunks::<2>();
     if !rest.is_empty() {
         return None;

@@ -39,7 +39,7 @@ use crate::time::Wall;
 
 pub use algorithm::{Algorithm, KeyKind};
 pub use claim::CANDIDATES_MAX;
-pub use encoding::{Encoding, encode_hex};
+pub use encoding::{Encoding, decode_hex, encode_hex};
 pub use explain::{Explanation, Tried};
 pub use key::{EventKey, Key, KeyPart, KeyPlan, Keys, Lived};
 pub use keyring::{KeyError, KeyFormat, Keyring, SecretKey, mac_once};

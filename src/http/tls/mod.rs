@@ -10,7 +10,6 @@
 mod acme;
 mod clients;
 mod expiry;
-mod files;
 mod resolver;
 
 use std::{
@@ -33,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use self::{
     clients::Asking,
     expiry::Stage,
-    files::{Stamps, stamps},
     resolver::{ACME_PROTOCOL, Challenges, Resolver},
 };
 use crate::{
@@ -41,6 +39,7 @@ use crate::{
         certificate::{self, Certificate},
         model::{CertificateFiles, Tls},
     },
+    files::{Stamps, stamps},
     telemetry::Metrics,
     time::Clock,
 };

@@ -24,7 +24,7 @@ use super::{
     seal,
     spare::{self, Spare},
 };
-use crate::config::model::Durability;
+use crate::{config::model::Durability, files::make_directory};
 
 /// 16 KiB: twice the throughput of 4 KiB with bodies of 2 KiB.
 pub(super) const PAGE_BYTES: u64 = 16 * 1024;
@@ -172,6 +172,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
 
 fn open_once(options: &Options) -> Result<Opened, OpenError> {
     let directory = &options.directory;
+    // Bodies may be confidential.
     make_directory(directory).map_err(|source| OpenError::Directory { path: directory.clone(), source })?;
     let lock = take_lock(directory)?;
     let path = database_path(directory);
@@ -230,15 +231,6 @@ pub(super) fn files_bytes(directory: &Path) -> u64 {
         .filter_map(|name| fs::metadata(directory.join(name)).ok())
         .map(|metadata| metadata.len())
         .sum()
-}
-
-/// Bodies may be confidential: only this user reads them.
-pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
 }
 
 /// A new database that only this user reads, whoever made the directory and whatever the umask. SQLite gives its log

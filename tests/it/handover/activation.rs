@@ -31,18 +31,25 @@ async fn what_connects_while_no_process_is_there_is_answered_by_the_next_one() {
     assert_eq!(site.received(), ["{\"n\":1}", "{\"n\":2}"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upstream_that_takes_its_time_keeps_nobody_waiting_for_the_next_process() {
-    let site = Site::new().await;
-    let file = site.configured("listen = \"systemd\"\ndrain_delay = \"0s\"");
+/// A process that was told to end while the attempt of its first event hangs, and that still accepts; its socket, and the
+/// address of that.
+async fn draining_beside_an_attempt(site: &Site, file: &Path) -> (Running, TcpListener, SocketAddr) {
     let (socket, at) = held_socket();
-    let process = site.start(passed(&socket), &file);
+    let process = site.start(passed(&socket), file);
     listens(&process, "admin");
     site.upstream.script([Act::Hang(200)]);
     assert_eq!(send(at, "{\"n\":0}").await.status, 200);
     site.upstream.wait_for(1).await;
     process.signal("TERM");
     process.line_with("attempts end");
+    (process, socket, at)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_takes_its_time_keeps_nobody_waiting_for_the_next_process() {
+    let site = Site::new().await;
+    let file = site.configured("listen = \"systemd\"\ndrain_delay = \"0s\"");
+    let (process, socket, at) = draining_beside_an_attempt(&site, &file).await;
     for n in 1..6 {
         assert_eq!(send(at, &format!("{{\"n\":{n}}}")).await.status, 200, "the attempt still hangs");
         pause().await;
@@ -163,14 +170,7 @@ async fn proxied_webhooks_are_answered_while_attempts_of_others_end() {
     );
     let text = std::fs::read_to_string(&file).expect("it is there");
     std::fs::write(&file, text + &proxied).expect("written");
-    let (socket, at) = held_socket();
-    let process = site.start(passed(&socket), &file);
-    listens(&process, "admin");
-    site.upstream.script([Act::Hang(200)]);
-    assert_eq!(send(at, "{\"n\":0}").await.status, 200);
-    site.upstream.wait_for(1).await;
-    process.signal("TERM");
-    process.line_with("attempts end");
+    let (process, _socket, at) = draining_beside_an_attempt(&site, &file).await;
     for n in 1..20 {
         let body = format!("{{\"n\":{n}}}");
         let mut text = format!("POST /hooks/proxied HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", body.len());

@@ -3,18 +3,16 @@
 //! Each authority has a directory of its own, so that what one for trying out has issued is never shown as another's.
 //! A file is replaced whole, and nobody but the user that runs Hookward can read it.
 
-use std::{
-    fs, io,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::plan::History;
-use crate::config::{certificate::Certificate, model::Acme};
+use crate::{
+    config::{certificate::Certificate, model::Acme},
+    files::{make_directory, write_whole},
+};
 
 /// The key first, then the chain.
 const CERTIFICATE: &str = "certificate.pem";
@@ -84,8 +82,9 @@ impl Cache {
 
     /// What cannot be kept is used all the same: it is asked for again after a restart.
     fn write(&self, name: &str, bytes: &[u8]) {
-        if let Err(error) = write_whole(&self.directory, name, bytes) {
-            let file = self.directory.join(name);
+        let file = self.directory.join(name);
+        let written = make_directory(&self.directory).and_then(|()| write_whole(&self.directory, &file, bytes));
+        if let Err(error) = written {
             tracing::warn!(file = %file.display(), %error, "failed to keep a file of the certificate's authority");
         }
     }
@@ -97,23 +96,9 @@ pub(super) fn is_for(certificate: &Certificate, domains: &[String]) -> bool {
     domains.iter().all(has) && certificate.names.iter().all(|name| domains.contains(name))
 }
 
-fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let new = directory.join(format!("{name}.new"));
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, directory.join(name))?;
-    fs::File::open(directory)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
     use rcgen::{CertificateParams, KeyPair};
 

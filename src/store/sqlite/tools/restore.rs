@@ -12,14 +12,14 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::{
     super::{
-        open::{database_path, make_directory, take_lock},
+        open::{database_path, take_lock},
         seal::{self, CLOCK, DELIVERIES, OPERATIONS},
     },
     OpenError, Partial, Progress, Source, ToolError,
     backup::same_file,
     log_of, sync_directory_of, verify, with_suffix,
 };
-use crate::time::Wall;
+use crate::{files::make_directory, time::Wall};
 
 /// Why deliveries of a restored store are held, and its operations stopped.
 const REASON: &str = "restored from a backup";

@@ -1,10 +1,36 @@
-//! A file that may be replaced at any time: whether it is still the one that was read.
+//! Files on disk that are this program's own: directories and files that only its user reads, replaced whole. And files of
+//! others that may be replaced at any time: whether one is still the one that was read.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+/// Makes a directory that only this user reads, and those above it, unless they are there.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// The file is there as a whole or not at all, whatever happens, and only this user reads it. A directory has one such
+/// writer at a time.
+pub fn write_whole(directory: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = directory.join("unfinished");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut written = File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    written.write_all(bytes)?;
+    written.sync_all()?;
+    fs::rename(&unfinished, file)?;
+    File::open(directory)?.sync_all()
+}
 
 /// What changes when a file is written, replaced, or reached by another symbolic link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stamp {
+pub struct Stamp {
     device: u64,
     inode: u64,
     len: u64,
@@ -14,7 +40,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// Of the file behind all symbolic links.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub fn of(path: &Path) -> io::Result<Self> {
         let of = fs::metadata(path)?;
         let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Ok(Self {
@@ -27,10 +53,11 @@ impl Stamp {
     }
 }
 
-/// Stamps of several files; a file that is not there has none.
-pub(super) type Stamps = Vec<Option<Stamp>>;
+/// Stamps of several files; one that is not there has none.
+pub type Stamps = Vec<Option<Stamp>>;
 
-pub(super) fn stamps<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Stamps {
+/// Of these files, in their order.
+pub fn stamps<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Stamps {
     paths.into_iter().map(|path| Stamp::of(path).ok()).collect()
 }
 
