@@ -1,10 +1,11 @@
 //! A gateway at work under `strace`: webhooks, copies, failures of the upstream, a kill with leases out, restarts.
 
-use std::{collections::HashMap, fs, net::SocketAddr, path::Path};
+use std::{collections::HashMap, fs, net::SocketAddr, path::Path, thread};
 
 use futures_util::future::join_all;
 use hookward::{store::sqlite::SqliteStore, time::Clock};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::TempDir;
 
 use super::{
@@ -66,6 +67,12 @@ pub(super) async fn record(durability: &str) -> Recording {
     let mut sent = HashMap::new();
     for process in 0..3 {
         let trace = base.join(format!("trace-{process}"));
+        // A pipe has an end, which strace may reach after the gateway has ended.
+        mkfifoat(CWD, &trace, Mode::RUSR | Mode::WUSR).expect("a pipe");
+        let lines = thread::spawn({
+            let trace = trace.clone();
+            move || fs::read_to_string(trace).expect("strace writes it; text is ASCII")
+        });
         let gateway = Gateway::start_as(traced(&trace), &base, &configuration);
         upstream.script((0..4).map(|n| Act::Answer(if n % 2 == 0 { 503 } else { 200 }, "")));
         for round in 0..14 {
@@ -83,7 +90,7 @@ pub(super) async fn record(durability: &str) -> Recording {
         }
         let (code, log) = gateway.end_by(if process == 0 { "KILL" } else { "TERM" });
         assert_eq!(code, (process > 0).then_some(0), "{log}");
-        reader.read(&fs::read_to_string(&trace).expect("strace wrote it; text is ASCII"), &data);
+        reader.read(&lines.join().expect("it was read"), &data);
         assert_same(&reader.steps, &data);
     }
     Recording { steps: reader.steps, data_syncs: reader.data_syncs, sent }

@@ -118,13 +118,14 @@ impl<'a> Process<'a> {
         if !call.contains(&self.directory) || IGNORED.iter().any(|name| call.contains(name)) {
             return;
         }
-        let (name, arguments) = call.split_once('(').expect("a name and arguments");
-        let (_, result) = call.rsplit_once(" = ").expect("a result");
+        // Before the sign there may be spaces: the results of short lines stand in a column.
+        let (call, result) = call.rsplit_once(" = ").expect("a result");
         if result.starts_with("-1 ") {
             return;
         }
+        let (name, arguments) = call.split_once('(').expect("a name and arguments");
         if matches!(name, "openat" | "open") {
-            let flags = arguments.rsplit_once(") = ").expect("a result").0.rsplit_once('"').expect("a path").1;
+            let flags = arguments.rsplit_once('"').expect("a path").1;
             self.opened(result, flags);
             return;
         }
@@ -231,7 +232,9 @@ fn literal(text: &str) -> (Vec<u8>, &str) {
 
 #[test]
 fn a_trace_is_read_to_the_byte() {
-    const TRACE: &str = r#"7  openat(AT_FDCWD</>, "/d/s/hookward.db", O_RDWR|O_CREAT, 0644) = 5</d/s/hookward.db>
+    const TRACE: &str = r#"7  openat(AT_FDCWD</>, "/d/s/hookward.db", O_RDWR|O_CREAT, 0644 <unfinished ...>
+8  openat(AT_FDCWD</>, "/d/s/none", O_RDONLY) = -1 ENOENT (No such file or directory)
+7  <... openat resumed>)                   = 5</d/s/hookward.db>
 7  pwrite64(5</d/s/hookward.db>, "\0a\"\\\n\377\0017\1", 9, 512) = 9
 8  fdatasync(5</d/s/hookward.db> <unfinished ...>
 7  pwrite64(5</d/s/hookward.db>, "late", 4, 0) = 2
