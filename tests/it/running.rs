@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -62,9 +63,12 @@ pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
-/// A process that goes on until it is told to end. What it writes to standard error is read as it comes.
+/// A process that goes on until it is told to end. What it writes to standard error is read as it comes. Whatever is done
+/// to it, no secret of its configuration may be in what it wrote: that is looked for in every test.
 pub(crate) struct Running {
     child: Child,
+    configuration: Option<PathBuf>,
+    secrets: RefCell<BTreeSet<String>>,
     lines: mpsc::Receiver<String>,
     seen: RefCell<Vec<String>>,
     stdout: Option<JoinHandle<String>>,
@@ -84,7 +88,20 @@ impl Running {
             let _ = out.read_to_string(&mut text);
             text
         });
-        Self { child, lines, seen: RefCell::default(), stdout: Some(stdout) }
+        let mut words = command.get_args().skip_while(|word| *word != "-c");
+        let directory = command.get_current_dir().unwrap_or(Path::new("."));
+        let configuration = words.nth(1).map(|file| directory.join(file));
+        let secrets = RefCell::default();
+        let running = Self { child, configuration, secrets, lines, seen: RefCell::default(), stdout: Some(stdout) };
+        running.learn_secrets();
+        running
+    }
+
+    /// Notes what is to be kept a secret now. A configuration may change while it runs.
+    fn learn_secrets(&self) {
+        let text = self.configuration.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        let values = text.split("value = \"").skip(1).filter_map(|rest| rest.split('"').next());
+        self.secrets.borrow_mut().extend(values.filter(|value| value.len() >= 16).map(str::to_owned));
     }
 
     /// Waits for a line of standard error that has this in it.
@@ -122,6 +139,7 @@ impl Running {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
+        self.learn_secrets();
         let id = self.child.id().to_string();
         let told = Command::new("kill").args(["-s", name, &id]).status().expect("kill is there");
         assert!(told.success(), "it had ended before:\n{}", self.seen());
@@ -138,7 +156,12 @@ impl Running {
         let code = self.child.wait().expect("it was started here").code();
         let stdout = self.stdout.take().expect("taken once").join().expect("it reads");
         self.seen.borrow_mut().extend(self.lines.iter());
-        (code, stdout, self.seen())
+        self.learn_secrets();
+        let seen = self.seen();
+        for secret in self.secrets.borrow().iter() {
+            assert!(!stdout.contains(secret) && !seen.contains(secret), "{secret:?} is in what it wrote:\n{seen}");
+        }
+        (code, stdout, seen)
     }
 }
 
