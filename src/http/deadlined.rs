@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -22,12 +23,18 @@ use super::course::SharedCourse;
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
+/// So many bytes that are read count as one operation more. The runtime lets a task have 128 of them before others have
+/// their turn, which would be a mebibyte and more: that many bytes of small frames take ten milliseconds.
+const BYTES_PER_OPERATION: usize = 512;
+
 /// A stream whose connection has deadlines.
 #[derive(Debug)]
 pub(super) struct Deadlined<S> {
     stream: S,
     /// What was read already, to find out what is spoken: it comes first.
     ahead: Vec<u8>,
+    /// Operations that the bytes of the last read stand for.
+    owed: usize,
     course: SharedCourse,
     /// When something was written last, unless the next request was waited for since: if it ends now, it ends with an
     /// answer.
@@ -38,7 +45,7 @@ pub(super) struct Deadlined<S> {
 
 impl<S> Deadlined<S> {
     pub(super) fn new(stream: S, ahead: Vec<u8>, course: SharedCourse) -> Self {
-        Self { stream, ahead, course, answered: None, lingering: None }
+        Self { stream, ahead, owed: 0, course, answered: None, lingering: None }
     }
 
     /// What came is told of, and ends the connection if it is too much.
@@ -53,6 +60,10 @@ impl<S> Deadlined<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Deadlined<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.owed > 0 {
+            ready!(coop::poll_proceed(cx)).made_progress();
+            self.owed -= 1;
+        }
         let before = buf.filled().len();
         if self.ahead.is_empty() {
             let polled = Pin::new(&mut self.stream).poll_read(cx, buf)?;
@@ -66,6 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlined<S> {
             self.ahead.drain(..length);
         }
         let came = &buf.filled()[before..];
+        self.owed = came.len() / BYTES_PER_OPERATION;
         Poll::Ready(if came.is_empty() { Ok(()) } else { self.tell_read(came) })
     }
 }
@@ -156,6 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlined<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
@@ -240,6 +254,31 @@ mod tests {
         client.write_all(b"\r\n").await.expect("taken");
         drop(client);
         ending.await.expect("no panic").expect("shut");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_much_lets_others_have_their_turn() {
+        const SENT: usize = 1 << 20;
+        let (mut client, server) = duplex(SENT);
+        let mut server = deadlined(server, false);
+        client.write_all(&vec![b'x'; SENT]).await.expect("taken");
+        let (mut space, mut left) = (vec![0; 16 << 10], SENT);
+        while left > 0 {
+            let turn = poll_fn(|cx| {
+                let before = left;
+                while left > 0 {
+                    let mut buf = ReadBuf::new(&mut space);
+                    if Pin::new(&mut server).poll_read(cx, &mut buf)?.is_pending() {
+                        break;
+                    }
+                    left -= buf.filled().len();
+                }
+                Poll::Ready(io::Result::Ok(before - left))
+            });
+            let read = turn.await.expect("it goes on");
+            assert!((1..=80 << 10).contains(&read), "{read} bytes in one turn");
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -16,7 +16,10 @@ import threading
 import time
 import urllib.request
 
+#: Canaries: none of these may be in what the gateway says of itself, whatever is done to it.
 SECRET = b"genuine-webhooks-only-0001"
+UPSTREAM = "Bearer canary-to-upstream-0002"
+TOKEN = "canary-of-the-operator-0003"
 
 CONFIG = """
 [server]
@@ -42,6 +45,11 @@ idle_timeout = "8s"
 
 [admin]
 listen = "127.0.0.1:0"
+tokens = [{{ value = "{token}", role = "operate" }}]
+
+[upstreams.echo]
+url = "{upstream}"
+headers = {{ authorization = {{ value = "{credential}" }} }}
 
 [store]
 path = "data"
@@ -56,17 +64,26 @@ level = "warn,hookward::gateway=info"
 [sources.orders]
 provider = "github"
 secrets = [{{ value = "{secret}" }}]
-upstream = "{upstream}"
+upstream = "echo"
+explain = true
 body_bytes_max = "1MiB"
 
 # Signs nothing: whoever is on this machine may send, so that a body is read whatever its head says.
 [sources.open]
 provider = "gains"
 allow = ["127.0.0.0/8"]
-upstream = "{upstream}"
+upstream = "echo"
 """
 
 PATH = "/hooks/orders"
+ADMIN_PATHS = [
+    "/api/v1/events?limit=100",
+    "/api/v1/status",
+    "/api/v1/operations",
+    "/api/v1/sources/orders/failures",
+    "/readyz",
+    "/metrics",
+]
 #: Where no signature is asked for.
 OPEN_PATH = "/hooks/open"
 
@@ -93,6 +110,8 @@ class Gateway:
             CONFIG.format(
                 upstream=upstream + "/",
                 secret=SECRET.decode(),
+                credential=UPSTREAM,
+                token=TOKEN,
                 memory_max=memory_max,
                 connections_max=connections_max,
             )
@@ -101,8 +120,9 @@ class Gateway:
         self.process = subprocess.Popen(
             [program, "serve", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        public, self.admin = [], None
+        public, self.admin, self.log = [], None, []
         for line in self.process.stderr:
+            self.log.append(line)
             if not line.startswith("{"):
                 continue
             fields = json.loads(line).get("fields", json.loads(line))
@@ -113,7 +133,6 @@ class Gateway:
                 break
         assert self.admin and len(public) == 4, "the gateway did not start"
         self.http1, self.http2, self.proxied, self.tls = public
-        self.warnings = []
         threading.Thread(target=self._read_log, daemon=True).start()
         self.peak = 0
         self._ending = threading.Event()
@@ -132,7 +151,7 @@ class Gateway:
 
     def _read_log(self):
         for line in self.process.stderr:
-            self.warnings.append(line.rstrip())
+            self.log.append(line)
 
     def _sample(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status")
@@ -140,10 +159,26 @@ class Gateway:
             with contextlib.suppress(OSError, AttributeError):
                 self.peak = max(self.peak, int(re.search(r"VmRSS:\s+(\d+)", status.read_text()).group(1)) << 10)
 
+    def ask(self, path):
+        host, port = self.admin
+        request = urllib.request.Request(f"http://{host}:{port}{path}", headers={"authorization": f"Bearer {TOKEN}"})
+        return urllib.request.urlopen(request, timeout=10).read().decode()
+
+    def leaks(self):
+        """Where a secret is to be seen: in the log, the metrics, or what the admin API answers."""
+        key = pathlib.Path(self.folder.name, "tls.key").read_text().splitlines()[1]
+        secrets = [SECRET.decode(), UPSTREAM.removeprefix("Bearer "), TOKEN, key]
+        said = {"the log": "\n".join(self.log)}
+        for path in ADMIN_PATHS:
+            said[path] = self.ask(path)
+        newest = json.loads(said[ADMIN_PATHS[0]])["events"]
+        for path in (f"/api/v1/events/{newest[0]['id']}", f"/api/v1/events/{newest[0]['id']}/body") if newest else ():
+            said[path] = self.ask(path)
+        return [where for where, text in said.items() if any(secret in text for secret in secrets)]
+
     def metric(self, name):
         """The sum of a metric over its labels."""
-        host, port = self.admin
-        text = urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10).read().decode()
+        text = self.ask("/metrics")
         rows = re.findall(rf"^{name}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.M)
         return sum(float(row) for row in rows)
 

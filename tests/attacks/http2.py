@@ -109,11 +109,12 @@ FLOODS = {
 }
 
 
-def flood(target, name, stop):
-    """One connection after the other. Returns how many there were, how many the gateway ended, and the most that one of
-    them could send."""
+def flood(target, stop, name, rate=None):
+    """One connection after the other, as fast as it goes, or so many bytes a second. Returns how many there were, how many
+    the gateway ended, the most that one of them could send, and what was sent in all."""
     turn, reads = FLOODS[name]
-    connections = ended = sent_most = 0
+    connections = ended = sent_most = sent_before = 0
+    began = time.monotonic()
     while time.monotonic() < stop:
         sent = 0
         try:
@@ -122,6 +123,8 @@ def flood(target, name, stop):
             stream.setblocking(False)
             count, rest = 0, b""
             while time.monotonic() < stop:
+                if rate:
+                    time.sleep(max(0.0, (sent_before + sent) / rate - (time.monotonic() - began)))
                 if not rest:
                     batch = []
                     for _ in range(16):
@@ -142,8 +145,8 @@ def flood(target, name, stop):
                     rest = rest[written:]
         except OSError:
             ended += 1
-        sent_most = max(sent_most, sent)
-    return {"connections": connections, "ended": ended, "sent_most_kib": sent_most >> 10}
+        sent_most, sent_before = max(sent_most, sent), sent_before + sent
+    return {"connections": connections, "ended": ended, "sent_most_kib": sent_most >> 10, "sent_kib": sent_before >> 10}
 
 
 def stalled_window():

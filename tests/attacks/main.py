@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,8 +20,18 @@ from gateway import OPEN_PATH, PATH, Gateway, Genuine, percentile
 
 #: By when a genuine webhook must have its 200, in seconds.
 DEADLINE = 1.0
-#: Below this, in seconds, a 99th percentile is not told apart from a busy machine.
-NOISE = 0.100
+#: A flood of frames as wide as a line of 100 Mbit/s, in bytes a second, leaves others this many times their quiet latency.
+LINE = 100e6 / 8
+SLOWER = 2.0
+#: A flood and silence take turns, so many times and so many seconds each: whatever else the machine does befalls both. What
+#: counts is the median of the turns.
+TURNS, TURN_S = 5, 1.0
+#: In seconds: a 99th percentile below this is not told apart from a machine that does something else now and then.
+NOISE = 0.003
+
+
+#: Of an attack at full speed: more than there are cores.
+PROCESSES = 3
 
 
 def workers(count, attack, target, seconds):
@@ -43,33 +53,6 @@ def summed(results):
         for key, value in result.items():
             out[key] = max(out.get(key, 0), value) if key.endswith(("_s", "_most_kib")) else out.get(key, 0) + value
     return out
-
-
-class Sink:
-    """A server that takes every byte and answers nothing: what an attack costs the machine without a gateway."""
-
-    def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.target = self.listener.getsockname()
-        self.process = multiprocessing.Process(target=self._serve, daemon=True)
-        self.process.start()
-        self.listener.close()
-
-    def _serve(self):
-        def take(stream):
-            try:
-                while stream.recv(1 << 16):
-                    pass
-            except OSError:
-                pass
-
-        while True:
-            stream, _ = self.listener.accept()
-            threading.Thread(target=take, args=(stream,), daemon=True).start()
-
-    def close(self):
-        self.process.terminate()
-        self.process.join()
 
 
 def held(attack, kind="http1", told_to_come_again=0.0):
@@ -95,12 +78,12 @@ def held(attack, kind="http1", told_to_come_again=0.0):
     return run
 
 
-def busy(attack, kind="http1", processes=3):
-    """As fast as it goes, waiting for each answer."""
+def busy(attack, kind="http1"):
+    """As fast as it goes."""
 
     def run(gateway, seconds):
         genuine = Genuine(gateway.http1, 0.05)
-        result = summed(workers(processes, attack, getattr(gateway, kind), seconds))
+        result = summed(workers(PROCESSES, attack, getattr(gateway, kind), seconds))
         return result, genuine.end(), None, []
 
     return run
@@ -110,27 +93,35 @@ def hung_upstream(gateway, seconds):
     """Webhooks at full speed for an upstream that answers nobody: a long queue on disk, and as much in memory as is
     allowed to be on its way."""
     genuine = Genuine(gateway.http1, 0.05)
-    result = summed(workers(3, http1.genuine_flood, gateway.http1, seconds))
+    result = summed(workers(PROCESSES, http1.genuine_flood, gateway.http1, seconds))
     return result, genuine.end(), None, []
 
 
-def flooded(attack, kind="http1", must_end=False, processes=3):
-    """As fast as it goes. The quiet value is that of the same flood against a sink beside the same gateway."""
+def flooded(name):
+    """Frames as fast as they go: memory, and how connections end. And, by turns with silence, at the width of a line: what
+    others notice of it."""
 
     def run(gateway, seconds):
-        sink = Sink()
-        quiet = Genuine(gateway.http1, 0.01)
-        workers(processes, attack, sink.target, seconds)
-        quiet = quiet.end()
-        sink.close()
-        genuine = Genuine(gateway.http1, 0.01)
-        result = summed(workers(processes, attack, getattr(gateway, kind), seconds))
+        attack = functools.partial(http2.flood, name=name)
+        genuine = Genuine(gateway.http1, 0.05)
+        result = summed(workers(PROCESSES, attack, gateway.http2, seconds))
         answers = genuine.end()
         wrong = []
         # Those of the last moment end with the attack itself.
-        if must_end and result["ended"] < result["connections"] - processes or must_end and not result["ended"]:
+        if result["ended"] < result["connections"] - PROCESSES or not result["ended"]:
             wrong.append(f"{result['connections'] - result['ended']} of {result['connections']} connections were not ended")
-        return result, answers, quiet, wrong
+
+        measured = functools.partial(attack, rate=LINE / PROCESSES)
+        quiet, beside, sent_kib = [], [], 0
+        for _ in range(TURNS):
+            genuine = Genuine(gateway.http1, 0.004)
+            time.sleep(TURN_S)
+            quiet.append(genuine.end())
+            genuine = Genuine(gateway.http1, 0.004)
+            sent_kib += summed(workers(PROCESSES, measured, gateway.http2, TURN_S))["sent_kib"]
+            beside.append(genuine.end())
+        result["measured_at_mbit"] = sent_kib * 1024 * 8 / 1e6 / (TURNS * TURN_S)
+        return result, sum(quiet + beside, answers), (quiet, beside), wrong
 
     return run
 
@@ -169,10 +160,6 @@ def slowhttptest(mode, path, *options):
 
 def hold(target, stop, count, first, source=None):
     return http1.hold(target, count, first, stop, source)
-
-
-def frames(target, stop, name):
-    return http2.flood(target, name, stop)
 
 
 def held_frames(first, told_to_come_again=0.0):
@@ -224,8 +211,8 @@ ATTACKS = {
     "1000 half heads": held(http1.half_heads),
     "1000 stalled uploads of 1 MiB": held(http1.stalled_uploads, told_to_come_again=0.1),
     "forgeries at a source's own path": busy(http1.forgeries),
-    "connections that come and go": flooded(http1.churn),
-    "requests whose answers are unread": flooded(http1.pipelined),
+    "connections that come and go": busy(http1.churn),
+    "requests whose answers are unread": busy(http1.pipelined),
     "health probes among 3000 connections": crowd,
     "one address behind a proxy": one_address,
     "PROXY protocol: 500 silent": held(functools.partial(hold, count=500, first=b"", source="127.0.0.2"), "proxied"),
@@ -245,10 +232,10 @@ ATTACKS = {
     "HTTP/2: 300 x 30 stalled uploads": held_frames(http2.stalled_bodies(), told_to_come_again=0.1),
 }
 for flood in http2.FLOODS:
-    ATTACKS[f"HTTP/2: {flood}"] = flooded(functools.partial(frames, name=flood), "http2", must_end=True)
+    ATTACKS[f"HTTP/2: {flood}"] = flooded(flood)
 
 
-def judge(name, gateway, result, answers, quiet, wrong):
+def judge(name, gateway, result, answers, turns, wrong):
     """A line for people, and whether all held."""
     refused = [status for status, _ in answers if status != 200]
     latencies = [seconds for _, seconds in answers]
@@ -262,17 +249,21 @@ def judge(name, gateway, result, answers, quiet, wrong):
     if gateway.peak > gateway.bound:
         wrong.append(f"{gateway.peak >> 20} MiB resident, {gateway.bound >> 20} are allowed")
     if not gateway.is_alive():
-        wrong.append("the gateway ended: " + "; ".join(gateway.warnings[-3:]))
-    beside = ""
-    if quiet is not None:
-        was = percentile([seconds for _, seconds in quiet], 0.99)
-        beside = f", quiet {was * 1000:.0f} ms"
-        if p99 > max(2 * was, NOISE):
-            wrong.append(f"p99 {p99 * 1000:.0f} ms, more than twice the quiet {was * 1000:.0f} ms")
+        wrong.append("the gateway ended: " + " ".join(gateway.log[-3:]).rstrip())
+    else:
+        wrong += [f"a secret is in {where}" for where in gateway.leaks()]
+    latency = f"p99 {p99 * 1000:.0f} ms"
+    if turns is not None:
+        was, became = (
+            statistics.median(percentile([seconds for _, seconds in turn], 0.99) for turn in side) for side in turns
+        )
+        latency = f"p99 {became * 1000:.1f} ms, quiet {was * 1000:.1f} ms, {became / was:.2f} times"
+        if became > max(SLOWER * was, NOISE):
+            wrong.append(f"p99 {became / was:.2f} times the quiet one")
     facts = ", ".join(f"{key} {value:.1f}" if isinstance(value, float) else f"{key} {value}" for key, value in result.items())
     print(
-        f"{name}: {gateway.peak >> 20} MiB of {gateway.bound >> 20}; genuine {len(answers)}, p99 {p99 * 1000:.0f} ms, "
-        f"worst {worst * 1000:.0f} ms{beside}; {facts}"
+        f"{name}: {gateway.peak >> 20} MiB of {gateway.bound >> 20}; genuine {len(answers)}, {latency}, "
+        f"worst {worst * 1000:.0f} ms; {facts}"
     )
     for problem in wrong:
         print(f"    NOT HELD: {problem}")
