@@ -8,8 +8,9 @@
 //! each stream, since one that never opens its window holds up nothing else.
 //!
 //! **Floods.** Whatever comes has to be explained by requests: a connection has a credit of bytes. Every byte that
-//! comes takes one of it, and a read takes at least 64. Body bytes that somebody has read give back what they took
-//! and 64 more for each frame, so that an upload of any size and in any cut pays for itself; an answer gives what a
+//! comes takes one of it, and a read takes at least 64. Body bytes that somebody has read give back what they took, the
+//! head of their frame, and what a read took beyond its bytes, so that an upload of any size pays for itself, in however
+//! small pieces, and for nothing else; an answer gives what a
 //! request may cost beside it, its head and a window of a body that was refused. What nothing explains (frames that
 //! ask for nothing, padding, bodies of streams that are closed, requests that are taken back at once) ends the
 //! connection when the credit is spent. The credit that a connection begins with, and can never have more than, is 1.5 MiB:
@@ -17,6 +18,7 @@
 //! that comes byte by byte.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -44,8 +46,10 @@ const CREDIT_PER_ANSWER: i64 = (HEAD_BYTES_MAX + HTTP2_STREAM_WINDOW_BYTES) as i
 const CREDIT_MAX: i64 = 3 << 19;
 const _: () = assert!(CREDIT_MAX > (HTTP2_CONNECTION_WINDOW_BYTES + STREAMS_MAX * HEAD_BYTES_MAX) as i64);
 const _: () = assert!(CREDIT_MAX > HEAD_BYTES_MAX as i64 * READ_COST_MIN);
-/// What a read takes at least, and what a frame of a body gives beside its bytes.
+/// What a read takes at least.
 const READ_COST_MIN: i64 = 64;
+/// What a frame of a body is, beside its bytes. (The head of a chunk is shorter.)
+const FRAME_HEAD_BYTES: i64 = 9;
 
 /// The bounds of a connection that are configured.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +71,8 @@ pub(super) struct Course {
     in_service: u32,
     requests: u64,
     credit: i64,
+    /// What short reads took beyond their bytes.
+    beyond: i64,
     /// Since when something is written that the client has not taken yet, and how many bytes of it it has.
     writing: Option<(Instant, u64)>,
     http2: Option<Http2>,
@@ -107,6 +113,8 @@ struct Http2 {
     going: Frames,
     /// Answers that have begun and not ended: their stream, and since when.
     answers: Vec<(u32, Instant)>,
+    /// Streams that the client took back last. The head of an answer may still be on its way out, and is all of it.
+    taken_back: VecDeque<u32>,
     /// Since when a head is unfinished.
     head: Option<Instant>,
 }
@@ -114,8 +122,13 @@ struct Http2 {
 impl Course {
     /// A connection on which HTTP begins now.
     pub(super) fn new(bounds: Bounds, is_http2: bool, now: Instant) -> Self {
-        let http2 =
-            || Http2 { coming: Frames::from_client(), going: Frames::from_us(), answers: Vec::new(), head: None };
+        let http2 = || Http2 {
+            coming: Frames::from_client(),
+            going: Frames::from_us(),
+            answers: Vec::new(),
+            taken_back: VecDeque::new(),
+            head: None,
+        };
         Self {
             bounds,
             began: now,
@@ -123,6 +136,7 @@ impl Course {
             in_service: 0,
             requests: 0,
             credit: CREDIT_MAX,
+            beyond: 0,
             writing: None,
             http2: is_http2.then(http2),
             leaving: None,
@@ -131,7 +145,10 @@ impl Course {
 
     /// These bytes came.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) {
-        self.credit -= i64::try_from(bytes.len()).unwrap_or(i64::MAX).max(READ_COST_MIN);
+        let length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        let cost = length.max(READ_COST_MIN);
+        self.credit -= cost;
+        self.beyond += cost - length;
         let Some(http2) = &mut self.http2 else {
             if matches!(self.phase, Phase::New(_) | Phase::Idle(_)) {
                 self.phase = Phase::Head(now);
@@ -141,10 +158,12 @@ impl Course {
         if matches!(self.phase, Phase::New(_)) {
             self.phase = Phase::Idle(now);
         }
-        let answers = &mut http2.answers;
+        let Http2 { answers, taken_back, .. } = http2;
         http2.coming.pass(bytes, |frame| {
             if frame.resets_stream() {
                 answers.retain(|(stream, _)| *stream != frame.stream);
+                taken_back.truncate(STREAMS_MAX as usize - 1);
+                taken_back.push_front(frame.stream);
             }
         });
         http2.head = http2.coming.is_within_head().then(|| http2.head.unwrap_or(now));
@@ -156,7 +175,9 @@ impl Course {
         if self.in_service == 0 && self.http2.is_none() && matches!(self.phase, Phase::Head(_)) {
             self.phase = Phase::Idle(now);
         }
-        self.earn(i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(READ_COST_MIN));
+        let of_read = self.beyond.min(READ_COST_MIN);
+        self.beyond -= of_read;
+        self.earn(i64::try_from(bytes).unwrap_or(i64::MAX).saturating_add(FRAME_HEAD_BYTES + of_read));
     }
 
     fn earn(&mut self, credit: i64) {
@@ -213,11 +234,11 @@ impl Course {
     pub(super) fn wrote(&mut self, bytes: &[u8], now: Instant) {
         self.writing.get_or_insert((now, 0)).1 += bytes.len() as u64;
         let Some(http2) = &mut self.http2 else { return };
-        let answers = &mut http2.answers;
+        let Http2 { answers, taken_back, .. } = http2;
         http2.going.pass(bytes, |frame| {
             if frame.ends_stream() {
                 answers.retain(|(stream, _)| *stream != frame.stream);
-            } else if frame.is_head() {
+            } else if frame.is_head() && !taken_back.contains(&frame.stream) {
                 answers.push((frame.stream, now));
             }
         });
@@ -558,6 +579,41 @@ mod tests {
             course.delivered(1, began);
         }
         assert!(!course.is_flooded());
+    }
+
+    #[test]
+    fn a_body_explains_itself_and_no_other_frames() {
+        for kind in [4, 6, 8, 0xee] {
+            let (mut course, began) = http2();
+            course.asked(began);
+            // A little of a body in small frames, many of them to a read, beside as much of what asks for nothing.
+            let (data, other) = (frame(1, 0, 0, 1).repeat(1000), frame(8, kind, 0, 0).repeat(500));
+            let turns = (1..1000).find(|_| {
+                course.read(&data, began);
+                (0..1000).for_each(|_| course.delivered(1, began));
+                course.read(&other, began);
+                course.is_flooded()
+            });
+            let explained = CREDIT_MAX / i64::try_from(other.len()).expect("short");
+            assert!(turns.is_some_and(|turns| (explained..explained + 3).contains(&turns)), "{turns:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_taken_back_on_its_way_holds_nothing() {
+        let (mut course, began) = http2();
+        course.asked(began);
+        course.answered(began);
+        // Its head was about to leave when the client took the request back; its body never does.
+        course.read(&frame(4, 3, 0, 1), began);
+        course.wrote(&frame(5, 1, 4, 1), began);
+        course.flushed(began);
+        assert!(course.look(began + s(60)).is_ok());
+        // A later one counts.
+        course.asked(began);
+        course.wrote(&frame(5, 1, 4, 3), began);
+        course.answered(began);
+        assert_eq!(course.look(began + s(30)), Err(Ended::Write));
     }
 
     #[test]
