@@ -91,11 +91,11 @@ where
         + 'static,
     S::Future: Send,
 {
-    let (bounds, crowded_until) = (guest.bounds(), guest.crowded_until());
-    let beginning = begin(stream, &mut guest, &entrance, bounds);
-    let begun = match crowded_until {
-        None => beginning.await,
-        Some(until) => timeout_at(until, beginning).await.unwrap_or(Err(Ended::Crowded)),
+    let (bounds, displaced) = (guest.bounds(), guest.displaced());
+    let begun = tokio::select! {
+        biased;
+        begun = begin(stream, &mut guest, &entrance, bounds) => begun,
+        () = displaced => Err(Ended::Crowded),
     };
     let (wire, ahead, spoken) = match begun {
         Ok(begun) => begun,
@@ -109,6 +109,7 @@ where
     let told = SharedCourse::new(Course::new(bounds, is_http2, Instant::now()));
     let io = TokioIo::new(Deadlined::new(wire, ahead, told.clone()));
     let peer = Arc::new(guest.connected.clone());
+    let orders = Orders { drain, displaced: guest.displaced() };
     let (course, guest) = (told.clone(), Arc::new(guest));
     let service = service_fn(move |request: Request<Incoming>| {
         let turn = Turn::begin(&course);
@@ -140,7 +141,7 @@ where
             .keep_alive_interval(ASK_EVERY)
             .keep_alive_timeout(ASK_TIMEOUT)
             .serve_connection(io, service);
-        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, &drain, Duration::ZERO).await
+        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, orders, Duration::ZERO).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -150,7 +151,7 @@ where
             .max_header_size(HEAD_BYTES_MAX as usize)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(io, service);
-        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, &drain, LAST_REQUEST).await
+        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, orders, LAST_REQUEST).await
     }
 }
 
@@ -223,19 +224,27 @@ async fn plaintext(
     Ok(if PREFACE.starts_with(ahead) { Spoken::Http2 } else { Spoken::Http1 })
 }
 
+/// What ends a connection from outside.
+struct Orders<D> {
+    drain: CancellationToken,
+    /// Its place is no longer its own.
+    displaced: D,
+}
+
 /// Polls a connection to its end, within the bounds of its course. Once a drain began, its answers say that they are the
 /// last; after `grace` it is told to leave. (HTTP/2 has its own way to do that without breaking what is on its way.)
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     leave: fn(Pin<&mut C>),
     told: &SharedCourse,
-    drain: &CancellationToken,
+    orders: Orders<impl Future<Output = ()>>,
     grace: Duration,
 ) -> Ended
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut draining = pin!(drain.cancelled());
+    let Orders { drain, displaced } = orders;
+    let (mut draining, mut displaced) = (pin!(drain.cancelled()), pin!(displaced));
     let mut timer = pin!(sleep_until(Instant::now()));
     // When it has to leave because of a drain.
     let mut drained_at = None;
@@ -251,6 +260,10 @@ where
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(why(told, ended));
+            }
+            // Behind it, so that a request that has come is answered.
+            if displaced.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ended::Crowded);
             }
             let (looked, leaving, begins, now) =
                 told.now(|course, now| (course.look(now), course.leaving(), course.begins(), now));

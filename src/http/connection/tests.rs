@@ -77,10 +77,13 @@ impl House {
     fn connect(&self) -> (UnixStream, JoinHandle<Ended>) {
         let (client, server) = UnixStream::pair().expect("a pair of sockets");
         let guest = self.connections.admit(None, &self.entrance).expect("a place");
+        (client, self.serve(server, guest))
+    }
+
+    fn serve(&self, server: UnixStream, guest: Guest) -> JoinHandle<Ended> {
         let (entrance, drain) = (self.entrance.clone(), self.drain.clone());
         let service = tower::service_fn(answer);
-        let serving = serve(Stream::Unix(server), guest, entrance, service, drain, TaskTracker::new());
-        (client, tokio::spawn(serving))
+        tokio::spawn(serve(Stream::Unix(server), guest, entrance, service, drain, TaskTracker::new()))
     }
 
     async fn http2(&self) -> (Http2, JoinHandle<Ended>) {
@@ -641,8 +644,69 @@ async fn when_all_places_are_taken_probes_are_answered_and_nobody_else() {
     let admitted: Vec<_> = (0..6).map(|_| house.connections.admit(peer(1), &house.entrance)).collect();
     assert_eq!(admitted.iter().filter(|guest| guest.is_ok()).count(), 4, "a few for each client");
     drop(admitted);
-    let admitted: Vec<_> = (0..30).map(|last| house.connections.admit(peer(last), &house.entrance)).collect();
-    assert_eq!(admitted.iter().filter(|guest| guest.is_ok()).count(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_is_answered_at_once_while_a_crowd_holds_the_places_for_probes() {
+    const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    for h2c in [true, false] {
+        let mut house = House::new(ConnectionLimits { connections_max: 1, ..limits() });
+        house.entrance.h2c = h2c;
+        let (_held, held_ended) = house.connect();
+        let began = Instant::now();
+        let (mut clients, mut crowd): (Vec<_>, Vec<_>) = (0..16).map(|_| house.connect()).unzip();
+        // Some have begun a head, and do not go on.
+        for client in &mut clients[..4] {
+            client.write_all(b"GET /healthz").await.expect("taken");
+        }
+        let (mut probe, _ended) = house.connect();
+        probe.write_all(PROBE).await.expect("taken");
+        let answer = read_answer(&mut probe).await;
+        assert!(answer.contains("200 OK") && answer.contains("/healthz"), "{answer}");
+        assert_eq!(end(crowd.remove(0)).await, (0, Ended::Crowded), "the oldest made room");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(!held_ended.is_finished() && !crowd.iter().any(JoinHandle::is_finished), "and nobody else");
+
+        // The same where a whole crowd came behind the probe before anything was read.
+        let (mut probe, server) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        std::io::Write::write_all(&mut probe, PROBE).expect("it fits");
+        for end in [&probe, &server] {
+            end.set_nonblocking(true).expect("a socket");
+        }
+        let mut probe = UnixStream::from_std(probe).expect("a socket");
+        let guest = house.connections.admit(None, &house.entrance).expect("a place");
+        let _crowd: Vec<_> = (0..16).map(|_| house.connect()).collect();
+        let ended = house.serve(UnixStream::from_std(server).expect("a socket"), guest);
+        assert!(read_answer(&mut probe).await.contains("200 OK"));
+        assert_eq!(end(ended).await, (0, Ended::Crowded));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_too_many_of_the_places_for_probes_displaces_nobody() {
+    let house = House::new(ConnectionLimits { connections_max: 1, ..limits() });
+    let (_held, _) = house.connect();
+    let (_clients, crowd): (Vec<_>, Vec<_>) = (0..12).map(|_| house.connect()).unzip();
+    let admit = |last: u8| house.connections.admit(Some([203, 0, 113, last].into()), &house.entrance);
+    let _four: Vec<_> = (0..4).map(|_| admit(1).expect("a few for each client")).collect();
+    for _ in 0..100 {
+        assert_eq!(admit(1).map(drop), Err(Told::Refused));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!crowd.iter().any(JoinHandle::is_finished));
+    let _another = admit(2).expect("another client");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(crowd.iter().filter(|ended| ended.is_finished()).count(), 1);
+
+    // Those that went left their places.
+    let house = House::new(ConnectionLimits { connections_max: 1, ..limits() });
+    let (_held, _) = house.connect();
+    let (_oldest, oldest_ended) = house.connect();
+    drop((0..15).map(|_| house.connections.admit(None, &house.entrance).expect("a place")).collect::<Vec<_>>());
+    let _newcomer = house.connect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!oldest_ended.is_finished());
 }
 
 /// A certificate that nobody vouches for, and a client that trusts it.
