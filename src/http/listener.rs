@@ -69,7 +69,16 @@ pub struct Entrance {
 }
 
 /// Asked with each connection, so that certificates change while connections last.
-pub type TlsConfig = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+pub type TlsConfig = Arc<dyn Fn() -> Offer + Send + Sync>;
+
+/// What a connection of TLS is offered.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The handshake.
+    pub config: Arc<rustls::ServerConfig>,
+    /// Cancelled once clients have to show something else. Whoever was let in before has to connect anew.
+    pub outdated: CancellationToken,
+}
 
 impl fmt::Debug for Entrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +151,7 @@ impl Connections {
         }
         let place = self.place(limits.connections_max);
         let connected = Connected { address: peer, is_unix: peer.is_none(), tls: None };
-        let mut guest = Guest { connected, limits, place, shares: Vec::new() };
+        let mut guest = Guest { connected, outdated: CancellationToken::new(), limits, place, shares: Vec::new() };
         if !guest.take_share(peer.filter(|_| !is_proxy)) {
             return Err(Told::Refused);
         }
@@ -178,6 +187,8 @@ fn per_client_max(limits: &ConnectionLimits) -> u64 {
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) connected: Connected,
+    /// Cancelled once it was let in on terms that are others by now.
+    pub(super) outdated: CancellationToken,
     limits: Arc<ConnectionLimits>,
     place: Place,
     shares: Vec<Taken>,
@@ -209,7 +220,7 @@ impl Guest {
     }
 
     /// Whether it has one of the places that are kept for health probes.
-    pub(super) fn is_crowded(&self) -> bool {
+    fn is_crowded(&self) -> bool {
         self.place.reserved.is_some()
     }
 
@@ -224,13 +235,22 @@ impl Guest {
         }
     }
 
-    /// Whether a request for this path is served here.
-    pub(super) fn serves(&self, path: &str) -> bool {
-        let serves = !self.is_crowded() || Probe::at(path, self.limits.health_path.as_deref()).is_some();
-        if !serves {
+    /// Why its next answer is the last, whatever was asked.
+    pub(super) fn leaves(&self) -> Option<Ended> {
+        let outdated = || self.outdated.is_cancelled().then_some(Ended::Terms);
+        self.is_crowded().then_some(Ended::Crowded).or_else(outdated)
+    }
+
+    /// Whether a request for this path is served here, or why only probes are.
+    pub(super) fn serves(&self, path: &str) -> Result<(), Ended> {
+        let Some(why) = self.leaves() else { return Ok(()) };
+        if Probe::at(path, self.limits.health_path.as_deref()).is_some() {
+            return Ok(());
+        }
+        if why == Ended::Crowded {
             (self.place.of.told)(Told::Refused);
         }
-        serves
+        Err(why)
     }
 
     /// The bounds of its course.

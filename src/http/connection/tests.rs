@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    super::listener::{ConnectionLimits, Connections, TlsConfig, Told},
+    super::listener::{ConnectionLimits, Connections, Offer, TlsConfig, Told},
     *,
 };
 
@@ -65,12 +65,15 @@ struct House {
     connections: Arc<Connections>,
     entrance: Entrance,
     drain: CancellationToken,
+    /// The terms of its listener are others from then on.
+    outdated: CancellationToken,
 }
 
 impl House {
     fn new(limits: ConnectionLimits) -> Self {
         let entrance = Entrance { h2c: true, ..Entrance::default() };
-        Self { connections: Connections::new(limits, |_| {}), entrance, drain: CancellationToken::new() }
+        let (drain, outdated) = (CancellationToken::new(), CancellationToken::new());
+        Self { connections: Connections::new(limits, |_| {}), entrance, drain, outdated }
     }
 
     /// A connection, and why it ended.
@@ -80,7 +83,8 @@ impl House {
         (client, self.serve(server, guest))
     }
 
-    fn serve(&self, server: UnixStream, guest: Guest) -> JoinHandle<Ended> {
+    fn serve(&self, server: UnixStream, mut guest: Guest) -> JoinHandle<Ended> {
+        guest.outdated = self.outdated.clone();
         let (entrance, drain) = (self.entrance.clone(), self.drain.clone());
         let service = tower::service_fn(answer);
         tokio::spawn(serve(Stream::Unix(server), guest, entrance, service, drain, TaskTracker::new()))
@@ -568,6 +572,63 @@ async fn a_drain_ends_both_kinds_after_their_present_request() {
     assert_eq!(end(busy_ended).await.1, Ended::Drain);
 }
 
+#[tokio::test(start_paused = true)]
+async fn under_other_terms_what_is_in_service_is_answered_and_nothing_else() {
+    let mut house = House::new(limits());
+    house.entrance.h2c = false;
+    let (mut idle, idle_ended) = house.connect();
+    idle.write_all(REQUEST).await.expect("taken");
+    read_answer(&mut idle).await;
+    let (mut silent, silent_ended) = house.connect();
+    house.entrance.h2c = true;
+    let (mut busy, busy_ended) = house.connect();
+    busy.write_all(b"GET /later HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("taken");
+    let mut begun = Vec::new();
+    for path in ["/a", "/healthz"] {
+        let (mut client, ended) = house.connect();
+        client.write_all(REQUEST).await.expect("taken");
+        read_answer(&mut client).await;
+        client.write_all(format!("GET {path} HTTP/1.1\r\n").as_bytes()).await.expect("taken");
+        begun.push((path, client, ended));
+    }
+    let (mut streams, streams_ended) = house.http2().await;
+    streams.send(&post(1, "/a", &[])).await;
+    streams.send(&frame(6, 0, 0, &[0; 8])).await;
+    assert!(matches!(streams.next().await, Some((6, ..))), "it is being served");
+    let began = Instant::now();
+    house.outdated.cancel();
+
+    for (client, ended) in [(&mut idle, idle_ended), (&mut silent, silent_ended)] {
+        assert_eq!(client.read(&mut [0; 1]).await.expect("closed, not reset"), 0);
+        assert_eq!(began.elapsed(), Duration::ZERO, "between two requests there is nothing to wait for");
+        client.shutdown().await.expect("it goes");
+        assert_eq!(end(ended).await, (0, Ended::Terms));
+    }
+    // What has begun and is no request yet: it is answered, so that it is sent again, and not served.
+    for (path, mut client, ended) in begun {
+        client.write_all(b"host: a\r\n\r\n").await.expect("it is open");
+        let answer = read_answer(&mut client).await;
+        let (status, says) = if path == "/a" { ("503", "connect anew") } else { ("200", "/healthz") };
+        assert!(answer.contains(status) && answer.contains(says), "{path}: {answer}");
+        assert!(answer.contains("connection: close"), "{path}: {answer}");
+        drop(client);
+        assert_eq!(end(ended).await.1, Ended::Terms);
+    }
+    let answer = read_answer(&mut busy).await;
+    assert!(answer.contains("200 OK") && answer.contains("connection: close"), "{answer}");
+    drop(busy);
+    assert_eq!(end(busy_ended).await.1, Ended::Terms);
+    // On HTTP/2 others may begin until the client knows. It says that it does only when it likes to.
+    assert!(matches!(streams.next().await, Some((7, ..))));
+    streams.send(&get(3, &[])).await;
+    assert_eq!(streams.outcome(3).await, Got::Status(503));
+    streams.send(&frame(0, 1, 1, b"x")).await;
+    assert_eq!(streams.outcome(1).await, Got::Status(200));
+    assert_eq!(streams.outcome(5).await, Got::Closed);
+    drop(streams);
+    assert_eq!(end(streams_ended).await.1, Ended::Terms);
+}
+
 // ---- before HTTP -----------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -729,8 +790,8 @@ fn tls(protocols: &[&str]) -> (TlsConfig, tokio_rustls::TlsConnector) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let server = Arc::new(server);
-    (Arc::new(move || server.clone()), Arc::new(client).into())
+    let offer = Offer { config: Arc::new(server), outdated: CancellationToken::new() };
+    (Arc::new(move || offer.clone()), Arc::new(client).into())
 }
 
 #[tokio::test]
