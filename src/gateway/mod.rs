@@ -211,7 +211,7 @@ impl Gateway {
         self.live.add(Arc::new(door::Door { connections: connections.clone(), front: self.parts.front.clone() }));
         for (socket, listener) in sockets.into_iter().zip(&config.server.listeners) {
             let front = self.parts.front.clone().filter(|_| listener.tls.is_some());
-            let tls = front.map(|front| -> TlsConfig { Arc::new(move || front.serving()) });
+            let tls = front.map(|front| -> TlsConfig { Arc::new(move || front.offer()) });
             let entrance = Entrance { tls, proxy_protocol: listener.proxy_protocol, h2c: listener.h2c };
             let (stack, connections) = (stack.clone(), connections.clone());
             let (closing, tracker) = (self.closing.clone(), self.connections.clone());

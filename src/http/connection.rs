@@ -91,11 +91,11 @@ where
         + 'static,
     S::Future: Send,
 {
-    let (bounds, crowded_until) = (guest.bounds(), guest.crowded_until());
-    let beginning = begin(stream, &mut guest, &entrance, bounds);
-    let begun = match crowded_until {
-        None => beginning.await,
-        Some(until) => timeout_at(until, beginning).await.unwrap_or(Err(Ended::Crowded)),
+    let (bounds, displaced) = (guest.bounds(), guest.displaced());
+    let begun = tokio::select! {
+        biased;
+        begun = begin(stream, &mut guest, &entrance, bounds) => begun,
+        () = displaced => Err(Ended::Crowded),
     };
     let (wire, ahead, spoken) = match begun {
         Ok(begun) => begun,
@@ -109,6 +109,7 @@ where
     let told = SharedCourse::new(Course::new(bounds, is_http2, Instant::now()));
     let io = TokioIo::new(Deadlined::new(wire, ahead, told.clone()));
     let peer = Arc::new(guest.connected.clone());
+    let orders = Orders { drain, outdated: guest.outdated.clone(), displaced: guest.displaced() };
     let (course, guest) = (told.clone(), Arc::new(guest));
     let service = service_fn(move |request: Request<Incoming>| {
         let turn = Turn::begin(&course);
@@ -118,13 +119,14 @@ where
         }
         let (service, peer, guest) = (service.clone(), peer.clone(), guest.clone());
         async move {
-            let answer = if guest.serves(request.uri().path()) {
-                let Ok(answer) = service.oneshot((peer, request)).await;
-                answer
-            } else {
-                crowded()
+            let answer = match guest.serves(request.uri().path()) {
+                Ok(()) => {
+                    let Ok(answer) = service.oneshot((peer, request)).await;
+                    answer
+                }
+                Err(why) => refused(why),
             };
-            Ok::<_, Infallible>(turn.end(answer, is_http2, guest.is_crowded()))
+            Ok::<_, Infallible>(turn.end(answer, is_http2, guest.leaves()))
         }
     });
     if is_http2 {
@@ -140,7 +142,7 @@ where
             .keep_alive_interval(ASK_EVERY)
             .keep_alive_timeout(ASK_TIMEOUT)
             .serve_connection(io, service);
-        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, &drain, Duration::ZERO).await
+        drive(pin!(connection), http2::Connection::graceful_shutdown, &told, orders, Duration::ZERO).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -150,7 +152,7 @@ where
             .max_header_size(HEAD_BYTES_MAX as usize)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(io, service);
-        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, &drain, LAST_REQUEST).await
+        drive(pin!(connection), http1::Connection::graceful_shutdown, &told, orders, LAST_REQUEST).await
     }
 }
 
@@ -168,7 +170,9 @@ async fn begin(
         }
     }
     if let Some(config) = &entrance.tls {
-        let handshake = TlsAcceptor::from(config()).accept(stream);
+        let offer = config();
+        guest.outdated = offer.outdated;
+        let handshake = TlsAcceptor::from(offer.config).accept(stream);
         let stream = timeout(TLS_TIMEOUT, handshake).await.map_err(|_| Ended::Tls)?.map_err(|error| {
             tracing::debug!(%error, peer = ?guest.connected.address, "no tls");
             Ended::Tls
@@ -223,22 +227,35 @@ async fn plaintext(
     Ok(if PREFACE.starts_with(ahead) { Spoken::Http2 } else { Spoken::Http1 })
 }
 
+/// What ends a connection from outside.
+struct Orders<D> {
+    drain: CancellationToken,
+    /// The terms on which it was let in are no longer those of the listener.
+    outdated: CancellationToken,
+    /// Its place is no longer its own.
+    displaced: D,
+}
+
 /// Polls a connection to its end, within the bounds of its course. Once a drain began, its answers say that they are the
 /// last; after `grace` it is told to leave. (HTTP/2 has its own way to do that without breaking what is on its way.)
+/// Once its terms are outdated it is told at once: no request that comes after that is served.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     leave: fn(Pin<&mut C>),
     told: &SharedCourse,
-    drain: &CancellationToken,
+    orders: Orders<impl Future<Output = ()>>,
     grace: Duration,
 ) -> Ended
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut draining = pin!(drain.cancelled());
+    let Orders { drain, outdated, displaced } = orders;
+    let (mut draining, mut outdating, mut displaced) =
+        (pin!(drain.cancelled()), pin!(outdated.cancelled()), pin!(displaced));
     let mut timer = pin!(sleep_until(Instant::now()));
     // When it has to leave because of a drain.
     let mut drained_at = None;
+    let mut is_outdated = false;
     let mut leaves = false;
     poll_fn(|cx| {
         loop {
@@ -249,8 +266,16 @@ where
                     drained_at = Some(now + grace);
                 });
             }
+            if !is_outdated && outdating.as_mut().poll(cx).is_ready() {
+                is_outdated = true;
+                told.now(|course, now| course.leave(Ended::Terms, now));
+            }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(why(told, ended));
+            }
+            // Behind it, so that a request that has come is answered.
+            if displaced.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ended::Crowded);
             }
             let (looked, leaving, begins, now) =
                 told.now(|course, now| (course.look(now), course.leaving(), course.begins(), now));
@@ -262,8 +287,8 @@ where
                 let drains = drained_at.filter(|_| why == Ended::Drain);
                 if let Some(until) = drains.filter(|until| now < *until) {
                     at = at.min(until);
-                // A head that has begun has its own bound. (HTTP/2 finishes it anyway.)
-                } else if drains.is_none() || grace.is_zero() || !begins {
+                // A head that has begun has its own bound, and is answered. (HTTP/2 finishes it anyway.)
+                } else if !matches!(why, Ended::Drain | Ended::Terms) || grace.is_zero() || !begins {
                     leaves = true;
                     leave(connection.as_mut());
                     continue;
@@ -302,14 +327,20 @@ impl Turn {
         Self(Some(told.clone()))
     }
 
-    /// The answer, as it goes out: on HTTP/1.1 the last one says that it is.
-    fn end(mut self, mut answer: Response<Full<Bytes>>, is_http2: bool, is_last: bool) -> Response<Full<Bytes>> {
+    /// The answer, as it goes out: on HTTP/1.1 the last one says that it is. `leaves`: why it is the last, if it is
+    /// because of its connection.
+    fn end(
+        mut self,
+        mut answer: Response<Full<Bytes>>,
+        is_http2: bool,
+        leaves: Option<Ended>,
+    ) -> Response<Full<Bytes>> {
         let closes = answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
         let is_last = self.0.take().is_some_and(|told| {
             told.now(|course, now| {
                 // What is left of a body ends its stream there, and the connection here.
-                if is_last || (closes && !is_http2) {
-                    course.leave(if is_last { Ended::Crowded } else { Ended::Done }, now);
+                if let Some(why) = leaves.or((closes && !is_http2).then_some(Ended::Done)) {
+                    course.leave(why, now);
                 }
                 course.answered(now)
             })
@@ -331,10 +362,15 @@ impl Drop for Turn {
     }
 }
 
-/// What a connection too many is answered, if it asks for more than health.
-fn crowded() -> Response<Full<Bytes>> {
-    let body = "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many \
-                connections: send it again\"}";
+/// What is answered on a connection that serves probes alone, if it asks for more than health.
+fn refused(why: Ended) -> Response<Full<Bytes>> {
+    let detail = match why {
+        Ended::Terms => "connect anew and send it again",
+        _ => "too many connections: send it again",
+    };
+    let body = format!(
+        "{{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"{detail}\"}}"
+    );
     let mut answer = Response::new(Full::from(body));
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -58,8 +58,6 @@ pub(super) struct Bounds {
     pub(super) idle_timeout: Duration,
     pub(super) age_max: Duration,
     pub(super) requests_max: u64,
-    /// It has one of the places that are kept for health probes, until then.
-    pub(super) crowded_until: Option<Instant>,
 }
 
 /// What has happened on a connection.
@@ -286,7 +284,7 @@ impl Course {
 
     /// The next bound, of those that can be told now.
     fn bound(&self, now: Instant) -> (Instant, Ended) {
-        let Bounds { header_timeout, idle_timeout, age_max, crowded_until, .. } = self.bounds;
+        let Bounds { header_timeout, idle_timeout, age_max, .. } = self.bounds;
         // What begins later is over later than this.
         let mut next = (now + idle_timeout.clamp(Duration::from_secs(1), WRITE_TIMEOUT), Ended::Idle);
         let mut bound = |at: Instant, why: Ended| {
@@ -328,9 +326,6 @@ impl Course {
                 bound(since.max(idle) + LEAVE_IDLE_TIMEOUT, why);
             }
         }
-        if let Some(until) = crowded_until {
-            bound(until, Ended::Crowded);
-        }
         next
     }
 }
@@ -344,7 +339,6 @@ mod tests {
         idle_timeout: Duration::from_secs(75),
         age_max: Duration::from_hours(1),
         requests_max: 1000,
-        crowded_until: None,
     };
 
     fn s(seconds: u64) -> Duration {
@@ -625,13 +619,5 @@ mod tests {
             course.answered(began);
         }
         assert!(!course.is_flooded());
-    }
-
-    #[test]
-    fn a_place_for_probes_is_held_for_two_seconds_whatever_is_done_with_it() {
-        let began = Instant::now();
-        let mut course = Course::new(Bounds { crowded_until: Some(began + s(2)), ..BOUNDS }, false, began);
-        course.asked(began);
-        assert_eq!(over(&mut course, began, began), (2, Ended::Crowded));
     }
 }

@@ -186,7 +186,6 @@ mod tests {
             idle_timeout: Duration::from_secs(75),
             age_max: Duration::from_hours(1),
             requests_max: 1000,
-            crowded_until: None,
         };
         let mut course = Course::new(bounds, false, Instant::now());
         if is_last {

@@ -27,6 +27,8 @@ pub enum Ended {
     ProxyProtocol,
     /// It had one of the places that are kept for health probes when all others are taken.
     Crowded,
+    /// Clients have to show something else by now than it was let in for.
+    Terms,
     /// The gateway stops.
     Drain,
 }
@@ -47,6 +49,7 @@ impl Ended {
             Self::Tls => "tls",
             Self::ProxyProtocol => "proxy_protocol",
             Self::Crowded => "crowded",
+            Self::Terms => "terms",
             Self::Drain => "drain",
         }
     }

@@ -1,12 +1,14 @@
 //! The accept loop: every connection of one listener, within the limits that all listeners share.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt,
+    future::pending,
     io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted},
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -17,7 +19,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use ipnet::IpNet;
-use tokio::time::Instant;
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
@@ -64,7 +69,16 @@ pub struct Entrance {
 }
 
 /// Asked with each connection, so that certificates change while connections last.
-pub type TlsConfig = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+pub type TlsConfig = Arc<dyn Fn() -> Offer + Send + Sync>;
+
+/// What a connection of TLS is offered.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The handshake.
+    pub config: Arc<rustls::ServerConfig>,
+    /// Cancelled once clients have to show something else. Whoever was let in before has to connect anew.
+    pub outdated: CancellationToken,
+}
 
 impl fmt::Debug for Entrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +90,9 @@ impl fmt::Debug for Entrance {
 /// Connections that every client address may have at a time.
 const CONNECTIONS_PER_CLIENT_MIN: u64 = 16;
 /// Places beyond `connections_max`, so that a balancer does not take a gateway that is busy for one that is dead: each
-/// for two seconds and one request, which is answered if it asks for health and gets 503 if not.
+/// for two seconds and one request, which is answered if it asks for health and gets 503 if not. When all of them are
+/// taken, too, the newcomer displaces the oldest: a crowd that holds them shuts nobody out, and a probe, which asks at
+/// once, has as long for it as so many others take to come.
 const RESERVE: usize = 16;
 const RESERVE_PER_CLIENT: u64 = 4;
 const RESERVE_TIME: Duration = Duration::from_secs(2);
@@ -87,7 +103,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Connections {
     limits: ArcSwap<ConnectionLimits>,
     open: AtomicUsize,
-    crowded: AtomicUsize,
+    /// Who has the places that are kept for health probes, oldest first. Cancelled: displaced.
+    reserve: Mutex<VecDeque<CancellationToken>>,
     per_client: Arc<PerClient>,
     crowded_per_client: Arc<PerClient>,
     told: Box<dyn Fn(Told) + Send + Sync>,
@@ -115,9 +132,8 @@ impl Connections {
     pub fn new(limits: ConnectionLimits, told: impl Fn(Told) + Send + Sync + 'static) -> Arc<Self> {
         let per_client = PerClient::new(per_client_max(&limits));
         let crowded_per_client = PerClient::new(RESERVE_PER_CLIENT);
-        let (open, crowded) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let limits = ArcSwap::from_pointee(limits);
-        Arc::new(Self { limits, open, crowded, per_client, crowded_per_client, told: Box::new(told) })
+        let (limits, open, reserve) = (ArcSwap::from_pointee(limits), AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { limits, open, reserve, per_client, crowded_per_client, told: Box::new(told) })
     }
 
     /// Other limits from now on. Connections that are open keep their own deadlines.
@@ -133,20 +149,28 @@ impl Connections {
         if entrance.proxy_protocol && !is_proxy {
             return Err(Told::Ended(Ended::ProxyProtocol));
         }
-        let place = self.place(limits.connections_max).ok_or(Told::Refused)?;
+        let place = self.place(limits.connections_max);
         let connected = Connected { address: peer, is_unix: peer.is_none(), tls: None };
-        let mut guest = Guest { connected, limits, place, shares: Vec::new() };
-        if guest.take_share(peer.filter(|_| !is_proxy)) { Ok(guest) } else { Err(Told::Refused) }
+        let mut guest = Guest { connected, outdated: CancellationToken::new(), limits, place, shares: Vec::new() };
+        if !guest.take_share(peer.filter(|_| !is_proxy)) {
+            return Err(Told::Refused);
+        }
+        // Only now: whoever has too many already displaces nobody.
+        guest.place.displace();
+        Ok(guest)
     }
 
-    fn place(self: &Arc<Self>, max: usize) -> Option<Place> {
+    fn place(self: &Arc<Self>, max: usize) -> Place {
         let took = self.open.fetch_update(Relaxed, Relaxed, |open| (open < max).then_some(open + 1));
         if let Ok(before) = took {
             (self.told)(Told::Open(before + 1));
-            return Some(Place { of: self.clone(), crowded_until: None });
+            return Place { of: self.clone(), reserved: None };
         }
-        let took = self.crowded.fetch_update(Relaxed, Relaxed, |crowded| (crowded < RESERVE).then_some(crowded + 1));
-        took.ok().map(|_| Place { of: self.clone(), crowded_until: Some(Instant::now() + RESERVE_TIME) })
+        Place { of: self.clone(), reserved: Some((Instant::now() + RESERVE_TIME, CancellationToken::new())) }
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, VecDeque<CancellationToken>> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,6 +187,8 @@ fn per_client_max(limits: &ConnectionLimits) -> u64 {
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) connected: Connected,
+    /// Cancelled once it was let in on terms that are others by now.
+    pub(super) outdated: CancellationToken,
     limits: Arc<ConnectionLimits>,
     place: Place,
     shares: Vec<Taken>,
@@ -194,28 +220,43 @@ impl Guest {
     }
 
     /// Whether it has one of the places that are kept for health probes.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.place.crowded_until.is_some()
+    fn is_crowded(&self) -> bool {
+        self.place.reserved.is_some()
     }
 
-    /// When it ends, if it has one of those places.
-    pub(super) fn crowded_until(&self) -> Option<Instant> {
-        self.place.crowded_until
+    /// Resolves when such a place is no longer its own: it had it for long enough, or a newcomer has it now.
+    pub(super) fn displaced(&self) -> impl Future<Output = ()> + Send + use<> {
+        let reserved = self.place.reserved.clone();
+        async move {
+            let Some((until, displaced)) = reserved else { return pending().await };
+            let _ = timeout_at(until, displaced.cancelled()).await;
+            // The runtime may not have been told yet of a request that has come. It is, by then.
+            yield_now().await;
+        }
     }
 
-    /// Whether a request for this path is served here.
-    pub(super) fn serves(&self, path: &str) -> bool {
-        let serves = !self.is_crowded() || Probe::at(path, self.limits.health_path.as_deref()).is_some();
-        if !serves {
+    /// Why its next answer is the last, whatever was asked.
+    pub(super) fn leaves(&self) -> Option<Ended> {
+        let outdated = || self.outdated.is_cancelled().then_some(Ended::Terms);
+        self.is_crowded().then_some(Ended::Crowded).or_else(outdated)
+    }
+
+    /// Whether a request for this path is served here, or why only probes are.
+    pub(super) fn serves(&self, path: &str) -> Result<(), Ended> {
+        let Some(why) = self.leaves() else { return Ok(()) };
+        if Probe::at(path, self.limits.health_path.as_deref()).is_some() {
+            return Ok(());
+        }
+        if why == Ended::Crowded {
             (self.place.of.told)(Told::Refused);
         }
-        serves
+        Err(why)
     }
 
     /// The bounds of its course.
     pub(super) fn bounds(&self) -> Bounds {
         let ConnectionLimits { header_timeout, idle_timeout, age_max, requests_max, .. } = *self.limits;
-        Bounds { header_timeout, idle_timeout, age_max, requests_max, crowded_until: self.crowded_until() }
+        Bounds { header_timeout, idle_timeout, age_max, requests_max }
     }
 }
 
@@ -223,14 +264,29 @@ impl Guest {
 #[derive(Debug)]
 struct Place {
     of: Arc<Connections>,
-    /// One of those that are kept for health probes: until then.
-    crowded_until: Option<Instant>,
+    /// One of those that are kept for health probes: until then, or until it is cancelled.
+    reserved: Option<(Instant, CancellationToken)>,
+}
+
+impl Place {
+    /// Takes a place among those that are kept for health probes, from the oldest there if need be.
+    fn displace(&self) {
+        let Some((_, displaced)) = &self.reserved else { return };
+        let mut reserve = self.of.reserve();
+        if reserve.len() >= RESERVE
+            && let Some(oldest) = reserve.pop_front()
+        {
+            oldest.cancel();
+        }
+        reserve.push_back(displaced.clone());
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.crowded_until.is_some() {
-            self.of.crowded.fetch_sub(1, Relaxed);
+        if let Some((_, displaced)) = &self.reserved {
+            displaced.cancel();
+            self.of.reserve().retain(|other| !other.is_cancelled());
         } else {
             (self.of.told)(Told::Open(self.of.open.fetch_sub(1, Relaxed) - 1));
         }
@@ -287,9 +343,14 @@ pub async fn serve<S>(
                 continue; // dropped: closed
             }
         };
+        let is_crowded = guest.is_crowded();
         let serving =
             connection::serve(stream, guest, entrance.clone(), service.clone(), drain.clone(), tracker.clone());
         let connections = connections.clone();
         tracker.spawn(async move { (connections.told)(Told::Ended(serving.await)) });
+        // Those that were displaced go before more are let in, so that they are not many.
+        if is_crowded {
+            yield_now().await;
+        }
     }
 }

@@ -140,6 +140,11 @@ async fn all_listeners_share_the_places_and_probes_have_some_of_their_own() {
         assert_eq!(request(address, "GET", "/readyz", &[], b"").await.status, 200);
     }
     assert_eq!(world.metric("hookward_connections_refused_total").await, 2);
+    // More than there are places for probes, and none of them asks anything: the first of them make room.
+    for _ in 0..20 {
+        held.push(TcpStream::connect(second).await.expect("it listens"));
+    }
+    assert_eq!(request(second, "GET", "/healthz", &[], b"").await.status, 200);
     drop(held);
     world.until_metric("hookward_connections_ended_total{reason=\"done\"}", 2).await;
     assert_eq!(world.send("partssource", SECRET, PATH, b"{}", 0).await.status, 200);

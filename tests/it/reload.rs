@@ -3,6 +3,7 @@
 
 mod binary;
 mod load;
+mod terms;
 
 use std::{
     path::PathBuf,
@@ -50,8 +51,12 @@ impl Reloading {
     }
 
     async fn start_at(rest: &str, epoch_s: i64, upstream: Upstream, data: TempDir) -> Self {
-        let file = data.path().join("hookward.toml");
         let text = configuration(rest, "", &upstream.url(), data.path());
+        Self::start_as(&text, epoch_s, upstream, data).await
+    }
+
+    async fn start_as(text: &str, epoch_s: i64, upstream: Upstream, data: TempDir) -> Self {
+        let file = data.path().join("hookward.toml");
         std::fs::write(&file, text).expect("written");
         let loaded = config::load(&file, &LoadOptions::default());
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.render(false)));

@@ -1,6 +1,6 @@
 //! TLS towards providers: what a client is shown, what it must show, and certificates that change meanwhile.
 
-mod pki;
+pub(crate) mod pki;
 
 use std::{
     net::SocketAddr,

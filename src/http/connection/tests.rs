@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    super::listener::{ConnectionLimits, Connections, TlsConfig, Told},
+    super::listener::{ConnectionLimits, Connections, Offer, TlsConfig, Told},
     *,
 };
 
@@ -65,22 +65,29 @@ struct House {
     connections: Arc<Connections>,
     entrance: Entrance,
     drain: CancellationToken,
+    /// The terms of its listener are others from then on.
+    outdated: CancellationToken,
 }
 
 impl House {
     fn new(limits: ConnectionLimits) -> Self {
         let entrance = Entrance { h2c: true, ..Entrance::default() };
-        Self { connections: Connections::new(limits, |_| {}), entrance, drain: CancellationToken::new() }
+        let (drain, outdated) = (CancellationToken::new(), CancellationToken::new());
+        Self { connections: Connections::new(limits, |_| {}), entrance, drain, outdated }
     }
 
     /// A connection, and why it ended.
     fn connect(&self) -> (UnixStream, JoinHandle<Ended>) {
         let (client, server) = UnixStream::pair().expect("a pair of sockets");
         let guest = self.connections.admit(None, &self.entrance).expect("a place");
+        (client, self.serve(server, guest))
+    }
+
+    fn serve(&self, server: UnixStream, mut guest: Guest) -> JoinHandle<Ended> {
+        guest.outdated = self.outdated.clone();
         let (entrance, drain) = (self.entrance.clone(), self.drain.clone());
         let service = tower::service_fn(answer);
-        let serving = serve(Stream::Unix(server), guest, entrance, service, drain, TaskTracker::new());
-        (client, tokio::spawn(serving))
+        tokio::spawn(serve(Stream::Unix(server), guest, entrance, service, drain, TaskTracker::new()))
     }
 
     async fn http2(&self) -> (Http2, JoinHandle<Ended>) {
@@ -565,6 +572,63 @@ async fn a_drain_ends_both_kinds_after_their_present_request() {
     assert_eq!(end(busy_ended).await.1, Ended::Drain);
 }
 
+#[tokio::test(start_paused = true)]
+async fn under_other_terms_what_is_in_service_is_answered_and_nothing_else() {
+    let mut house = House::new(limits());
+    house.entrance.h2c = false;
+    let (mut idle, idle_ended) = house.connect();
+    idle.write_all(REQUEST).await.expect("taken");
+    read_answer(&mut idle).await;
+    let (mut silent, silent_ended) = house.connect();
+    house.entrance.h2c = true;
+    let (mut busy, busy_ended) = house.connect();
+    busy.write_all(b"GET /later HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("taken");
+    let mut begun = Vec::new();
+    for path in ["/a", "/healthz"] {
+        let (mut client, ended) = house.connect();
+        client.write_all(REQUEST).await.expect("taken");
+        read_answer(&mut client).await;
+        client.write_all(format!("GET {path} HTTP/1.1\r\n").as_bytes()).await.expect("taken");
+        begun.push((path, client, ended));
+    }
+    let (mut streams, streams_ended) = house.http2().await;
+    streams.send(&post(1, "/a", &[])).await;
+    streams.send(&frame(6, 0, 0, &[0; 8])).await;
+    assert!(matches!(streams.next().await, Some((6, ..))), "it is being served");
+    let began = Instant::now();
+    house.outdated.cancel();
+
+    for (client, ended) in [(&mut idle, idle_ended), (&mut silent, silent_ended)] {
+        assert_eq!(client.read(&mut [0; 1]).await.expect("closed, not reset"), 0);
+        assert_eq!(began.elapsed(), Duration::ZERO, "between two requests there is nothing to wait for");
+        client.shutdown().await.expect("it goes");
+        assert_eq!(end(ended).await, (0, Ended::Terms));
+    }
+    // What has begun and is no request yet: it is answered, so that it is sent again, and not served.
+    for (path, mut client, ended) in begun {
+        client.write_all(b"host: a\r\n\r\n").await.expect("it is open");
+        let answer = read_answer(&mut client).await;
+        let (status, says) = if path == "/a" { ("503", "connect anew") } else { ("200", "/healthz") };
+        assert!(answer.contains(status) && answer.contains(says), "{path}: {answer}");
+        assert!(answer.contains("connection: close"), "{path}: {answer}");
+        drop(client);
+        assert_eq!(end(ended).await.1, Ended::Terms);
+    }
+    let answer = read_answer(&mut busy).await;
+    assert!(answer.contains("200 OK") && answer.contains("connection: close"), "{answer}");
+    drop(busy);
+    assert_eq!(end(busy_ended).await.1, Ended::Terms);
+    // On HTTP/2 others may begin until the client knows. It says that it does only when it likes to.
+    assert!(matches!(streams.next().await, Some((7, ..))));
+    streams.send(&get(3, &[])).await;
+    assert_eq!(streams.outcome(3).await, Got::Status(503));
+    streams.send(&frame(0, 1, 1, b"x")).await;
+    assert_eq!(streams.outcome(1).await, Got::Status(200));
+    assert_eq!(streams.outcome(5).await, Got::Closed);
+    drop(streams);
+    assert_eq!(end(streams_ended).await.1, Ended::Terms);
+}
+
 // ---- before HTTP -----------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -641,8 +705,69 @@ async fn when_all_places_are_taken_probes_are_answered_and_nobody_else() {
     let admitted: Vec<_> = (0..6).map(|_| house.connections.admit(peer(1), &house.entrance)).collect();
     assert_eq!(admitted.iter().filter(|guest| guest.is_ok()).count(), 4, "a few for each client");
     drop(admitted);
-    let admitted: Vec<_> = (0..30).map(|last| house.connections.admit(peer(last), &house.entrance)).collect();
-    assert_eq!(admitted.iter().filter(|guest| guest.is_ok()).count(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_is_answered_at_once_while_a_crowd_holds_the_places_for_probes() {
+    const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    for h2c in [true, false] {
+        let mut house = House::new(ConnectionLimits { connections_max: 1, ..limits() });
+        house.entrance.h2c = h2c;
+        let (_held, held_ended) = house.connect();
+        let began = Instant::now();
+        let (mut clients, mut crowd): (Vec<_>, Vec<_>) = (0..16).map(|_| house.connect()).unzip();
+        // Some have begun a head, and do not go on.
+        for client in &mut clients[..4] {
+            client.write_all(b"GET /healthz").await.expect("taken");
+        }
+        let (mut probe, _ended) = house.connect();
+        probe.write_all(PROBE).await.expect("taken");
+        let answer = read_answer(&mut probe).await;
+        assert!(answer.contains("200 OK") && answer.contains("/healthz"), "{answer}");
+        assert_eq!(end(crowd.remove(0)).await, (0, Ended::Crowded), "the oldest made room");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(!held_ended.is_finished() && !crowd.iter().any(JoinHandle::is_finished), "and nobody else");
+
+        // The same where a whole crowd came behind the probe before anything was read.
+        let (mut probe, server) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        std::io::Write::write_all(&mut probe, PROBE).expect("it fits");
+        for end in [&probe, &server] {
+            end.set_nonblocking(true).expect("a socket");
+        }
+        let mut probe = UnixStream::from_std(probe).expect("a socket");
+        let guest = house.connections.admit(None, &house.entrance).expect("a place");
+        let _crowd: Vec<_> = (0..16).map(|_| house.connect()).collect();
+        let ended = house.serve(UnixStream::from_std(server).expect("a socket"), guest);
+        assert!(read_answer(&mut probe).await.contains("200 OK"));
+        assert_eq!(end(ended).await, (0, Ended::Crowded));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_too_many_of_the_places_for_probes_displaces_nobody() {
+    let house = House::new(ConnectionLimits { connections_max: 1, ..limits() });
+    let (_held, _) = house.connect();
+    let (_clients, crowd): (Vec<_>, Vec<_>) = (0..12).map(|_| house.connect()).unzip();
+    let admit = |last: u8| house.connections.admit(Some([203, 0, 113, last].into()), &house.entrance);
+    let _four: Vec<_> = (0..4).map(|_| admit(1).expect("a few for each client")).collect();
+    for _ in 0..100 {
+        assert_eq!(admit(1).map(drop), Err(Told::Refused));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!crowd.iter().any(JoinHandle::is_finished));
+    let _another = admit(2).expect("another client");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(crowd.iter().filter(|ended| ended.is_finished()).count(), 1);
+
+    // Those that went left their places.
+    let house = House::new(ConnectionLimits { connections_max: 1, ..limits() });
+    let (_held, _) = house.connect();
+    let (_oldest, oldest_ended) = house.connect();
+    drop((0..15).map(|_| house.connections.admit(None, &house.entrance).expect("a place")).collect::<Vec<_>>());
+    let _newcomer = house.connect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!oldest_ended.is_finished());
 }
 
 /// A certificate that nobody vouches for, and a client that trusts it.
@@ -665,8 +790,8 @@ fn tls(protocols: &[&str]) -> (TlsConfig, tokio_rustls::TlsConnector) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let server = Arc::new(server);
-    (Arc::new(move || server.clone()), Arc::new(client).into())
+    let offer = Offer { config: Arc::new(server), outdated: CancellationToken::new() };
+    (Arc::new(move || offer.clone()), Arc::new(client).into())
 }
 
 #[tokio::test]

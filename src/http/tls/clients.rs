@@ -6,6 +6,7 @@
 //! the source says what it is worth.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
@@ -42,9 +43,21 @@ const VERDICTS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// For how long it is. A certificate that expires is refused so much later at most.
 const VERDICT_KEPT: Duration = Duration::from_mins(1);
 
+/// What a client has to show to be let in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Terms {
+    /// Nothing, and it is asked for nothing.
+    Nothing,
+    /// Any certificate, or none.
+    Any,
+    /// A certificate of these authorities, in DER; or none, unless it is required.
+    Of { authorities: BTreeSet<Box<[u8]>>, required: bool },
+}
+
 /// The verifier of a listener's handshakes.
 #[derive(Debug)]
 pub(super) struct Asking {
+    pub(super) terms: Terms,
     /// Whose certificates count; `None`: any, and a client may show none.
     authorities: Option<Arc<dyn ClientCertVerifier>>,
     provider: Arc<CryptoProvider>,
@@ -53,16 +66,17 @@ pub(super) struct Asking {
 impl Asking {
     /// Asks for certificates of these authorities.
     pub(super) fn of(authorities: &[CertificateDer<'static>], required: bool) -> Result<Self, String> {
+        let terms = Terms::Of { authorities: authorities.iter().map(|der| der.as_ref().into()).collect(), required };
         let roots = roots(authorities).map_err(|error| error.to_string())?;
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         let builder = if required { builder } else { builder.allow_unauthenticated() };
         let authorities = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { authorities: Some(authorities), provider: provider() })
+        Ok(Self { terms, authorities: Some(authorities), provider: provider() })
     }
 
     /// Asks for any certificate, and takes none, too.
     pub(super) fn any() -> Self {
-        Self { authorities: None, provider: provider() }
+        Self { terms: Terms::Any, authorities: None, provider: provider() }
     }
 }
 

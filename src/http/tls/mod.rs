@@ -2,6 +2,8 @@
 //!
 //! Everything that a new connection is offered is one [`ServerConfig`] behind an atomic swap. What replaces it is whole
 //! and was checked before: a key belongs to its certificate, a certificate is valid. What fails that changes nothing.
+//! Connections that are open stay, unless clients have to show something else from then on: whoever was let in before is
+//! told to leave, as in a drain.
 //!
 //! TLS 1.3 and 1.2, no 0-RTT, one provider of cryptography. A client may resume a session for a while, from a small
 //! memory of this process and never by a ticket that another could read; unless certificates of clients are asked for:
@@ -30,7 +32,7 @@ use rustls::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    clients::Asking,
+    clients::{Asking, Terms},
     expiry::Stage,
     resolver::{ACME_PROTOCOL, Challenges, Resolver},
 };
@@ -40,6 +42,7 @@ use crate::{
         model::{CertificateFiles, Tls},
     },
     files::{Stamps, stamps},
+    http::listener::Offer,
     telemetry::Metrics,
     time::Clock,
 };
@@ -56,7 +59,7 @@ pub struct TlsError(String);
 
 /// What TLS connections are offered, now.
 pub struct Front {
-    serving: ArcSwap<ServerConfig>,
+    serving: ArcSwap<Serving>,
     state: Mutex<State>,
     challenges: Arc<Challenges>,
     clock: Clock,
@@ -67,6 +70,13 @@ impl fmt::Debug for Front {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Front")
     }
+}
+
+/// What is offered, and on which terms.
+#[derive(Debug)]
+struct Serving {
+    offer: Offer,
+    terms: Terms,
 }
 
 #[derive(Debug)]
@@ -138,15 +148,17 @@ impl Front {
         let challenges = Arc::<Challenges>::default();
         let mut state = State::read(tls, sources_judge).map_err(TlsError)?;
         state.asked = tls.acme.as_ref().and_then(acme::kept).map(Kept::new);
-        let serving = ArcSwap::new(state.serve(&clock, &challenges).map_err(TlsError)?);
+        let (config, terms) = state.serve(&clock, &challenges).map_err(TlsError)?;
+        let offer = Offer { config, outdated: CancellationToken::new() };
+        let serving = ArcSwap::from_pointee(Serving { offer, terms });
         let front = Self { serving, state: Mutex::new(state), challenges, clock, metrics };
         front.tell(&mut front.lock());
         Ok(front)
     }
 
     /// For the next connection.
-    pub fn serving(&self) -> Arc<ServerConfig> {
-        self.serving.load_full()
+    pub fn offer(&self) -> Offer {
+        self.serving.load().offer.clone()
     }
 
     /// What has to run until it is told to end: the look at the files, and the asking for certificates.
@@ -293,9 +305,21 @@ impl Front {
     }
 
     fn swap(&self, state: &State) {
-        match state.serve(&self.clock, &self.challenges) {
-            Ok(serving) => self.serving.store(serving),
-            Err(why) => tracing::error!(%why, "failed to serve changed certificates: the last good ones are served on"),
+        let (config, terms) = match state.serve(&self.clock, &self.challenges) {
+            Ok(new) => new,
+            Err(why) => {
+                tracing::error!(%why, "failed to serve changed certificates: the last good ones are served on");
+                return;
+            }
+        };
+        let old = self.serving.load_full();
+        // Another certificate of ours takes nothing from what a client has shown; other terms for clients do.
+        let stays = old.terms == terms;
+        let outdated = if stays { old.offer.outdated.clone() } else { CancellationToken::new() };
+        self.serving.store(Arc::new(Serving { offer: Offer { config, outdated }, terms }));
+        if !stays {
+            tracing::info!("what clients have to show changed: connections that were let in before end");
+            old.offer.outdated.cancel();
         }
     }
 
@@ -358,7 +382,7 @@ impl State {
         self.pairs.iter().map(|pair| &pair.kept).chain(&self.asked).map(|kept| &kept.certificate)
     }
 
-    fn serve(&self, clock: &Clock, challenges: &Arc<Challenges>) -> Result<Arc<ServerConfig>, String> {
+    fn serve(&self, clock: &Clock, challenges: &Arc<Challenges>) -> Result<(Arc<ServerConfig>, Terms), String> {
         let time = Arc::new(Time(clock.clone()));
         let builder = ServerConfig::builder_with_details(certificate::provider(), time)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -369,7 +393,7 @@ impl State {
             _ if self.sources_judge => Some(Arc::new(Asking::any())),
             _ => None,
         };
-        let asks = asking.is_some();
+        let terms = asking.as_ref().map_or(Terms::Nothing, |asking| asking.terms.clone());
         let builder: rustls::ConfigBuilder<ServerConfig, WantsServerCert> = match asking {
             Some(asking) => builder.with_client_cert_verifier(asking),
             None => builder.with_no_client_auth(),
@@ -383,11 +407,11 @@ impl State {
         config.max_early_data_size = 0;
         // Every suite here is sound, and still it is not the client that chooses the last of them.
         config.ignore_client_order = true;
-        if asks {
+        if terms != Terms::Nothing {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Arc::new(config))
+        Ok((Arc::new(config), terms))
     }
 }
 
@@ -434,7 +458,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = tls(vec![write(directory.path(), "a")]);
         let front = Arc::new(open(&first).expect("it opens"));
-        let serving = front.serving();
+        let serving = front.offer().config;
         let missing = CertificateFiles { cert: directory.path().join("none"), key: directory.path().join("none") };
         let with_missing = tls([&first.certificates[..], std::slice::from_ref(&missing)].concat());
         assert!(open(&with_missing).is_err(), "a start reads everything");
@@ -450,17 +474,46 @@ mod tests {
         let asking = Arc::new(Tls { acme: Some(acme), ..Tls::clone(&first) });
         for wrong in [with_missing, without_authorities, asking] {
             assert!(front.prepare(&wrong, false).is_err());
-            assert!(Arc::ptr_eq(&front.serving(), &serving));
+            assert!(Arc::ptr_eq(&front.offer().config, &serving));
         }
         let swap = front.prepare(&first, true).expect("it can be served");
-        assert!(Arc::ptr_eq(&front.serving(), &serving), "not yet");
+        assert!(Arc::ptr_eq(&front.offer().config, &serving), "not yet");
         swap();
-        let now = front.serving();
+        let now = front.offer().config;
         assert!(!Arc::ptr_eq(&now, &serving));
         // Sessions are resumed only where no client has to prove anything.
         assert_eq!((serving.session_storage.can_cache(), now.session_storage.can_cache()), (true, false));
         assert_eq!((serving.max_early_data_size, now.max_early_data_size, now.send_tls13_tickets), (0, 0, 0));
         assert!(!serving.ticketer.enabled() && !now.ticketer.enabled());
+    }
+
+    #[tokio::test]
+    async fn who_was_let_in_goes_when_clients_have_to_show_something_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [a, b] = ["a", "b"].map(|name| write(directory.path(), name));
+        let with = |clients: Option<(&CertificateFiles, bool)>| {
+            let clients = clients.map(|(of, required)| ClientAuthorities { ca: of.cert.clone(), required });
+            Arc::new(Tls { clients, ..Tls::clone(&tls(vec![b.clone()])) })
+        };
+        let front = Arc::new(open(&with(None)).expect("it opens"));
+        // What the listener wants, whether a source judges, and whether that is something else than before.
+        for (clients, sources_judge, ends) in [
+            (None, false, false),
+            (Some((&a, true)), false, true),
+            (Some((&a, true)), true, false),
+            (Some((&b, true)), true, true),
+            (Some((&b, false)), false, true),
+            // Then any certificate is taken, whoever the authorities are.
+            (Some((&b, false)), true, true),
+            (Some((&a, false)), true, false),
+            (None, true, false),
+            (None, false, true),
+        ] {
+            let before = front.offer().outdated;
+            front.prepare(&with(clients), sources_judge).expect("it can be served")();
+            assert_eq!(before.is_cancelled(), ends, "{clients:?}, sources judge: {sources_judge}");
+            assert!(!front.offer().outdated.is_cancelled());
+        }
     }
 
     #[tokio::test]
