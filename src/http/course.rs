@@ -572,6 +572,23 @@ mod tests {
     }
 
     #[test]
+    fn nobody_saves_up_for_a_flood() {
+        let (mut course, began) = http2();
+        course.bounds.requests_max = u64::MAX;
+        for _ in 0..100 {
+            course.asked(began);
+            course.answered(began);
+        }
+        let max = usize::try_from(CREDIT_MAX).expect("above zero");
+        let (many, mut sent) = (frame(8, 6, 0, 0).repeat(900), 0);
+        while !course.is_flooded() {
+            course.read(&many, began);
+            sent += many.len();
+        }
+        assert!((max..max + 2 * many.len()).contains(&sent), "{sent}");
+    }
+
+    #[test]
     fn a_place_for_probes_is_held_for_two_seconds_whatever_is_done_with_it() {
         let began = Instant::now();
         let mut course = Course::new(Bounds { crowded_until: Some(began + s(2)), ..BOUNDS }, false, began);

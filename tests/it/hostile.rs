@@ -151,7 +151,12 @@ async fn a_path_token_reaches_neither_the_store_nor_an_upstream_by_another_way()
 
 /// A gate with these limits, whose upstream is not there.
 pub(crate) fn gate(limits: &str) -> Arc<Gate> {
-    let text = configuration(SOURCE, "", "http://127.0.0.1:9/in", std::path::Path::new("unused"));
+    gate_of("", limits)
+}
+
+/// As [`gate`], with more keys for the source.
+fn gate_of(keys: &str, limits: &str) -> Arc<Gate> {
+    let text = configuration(&format!("{SOURCE}{keys}\n"), "", "http://127.0.0.1:9/in", std::path::Path::new("unused"));
     let text = text.replace(
         "[store]\n",
         &format!("[server.limits]\n{limits}\n[store]\nengine = \"memory\"\naccept_loss = true\n"),
@@ -239,4 +244,23 @@ async fn one_address_cannot_take_the_memory_for_bodies_but_may_always_send_one()
     assert_eq!(gate.load().1, 2 << 20);
     drop((first, other));
     assert_eq!(gate.load(), (0, 0));
+}
+
+#[tokio::test]
+async fn whose_address_nobody_knows_is_on_no_list() {
+    let from = |connected: Connected| {
+        let mut request = request("203.0.113.9", b"{}", whole(b"{}"));
+        request.extensions_mut().insert(Arc::new(connected));
+        request
+    };
+    let unknown = || Connected { address: None, is_unix: true, ..Connected::default() };
+    let listed = gate_of("allow = [\"0.0.0.0/0\", \"::/0\"]", "");
+    let refused = ingress::stack(&listed).oneshot(from(unknown())).await.expect("infallible");
+    // This provider takes 403 for the end.
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let open = ingress::stack(&gate("")).oneshot(from(unknown())).await.expect("infallible");
+    assert_eq!(open.status(), StatusCode::OK, "without a list everybody may");
+    let known = Connected { address: Some("203.0.113.9".parse().expect("an address")), ..Connected::default() };
+    let known = ingress::stack(&listed).oneshot(from(known)).await.expect("infallible");
+    assert_eq!(known.status(), StatusCode::OK);
 }

@@ -80,6 +80,30 @@ async fn fifty_copies_in_proxy_are_one_forward_and_all_get_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_bodies_at_once_under_one_key_are_both_kept() {
+    let source = source("queue", "").replace("partssource", "price2b");
+    let world = Arc::new(World::start(&source).await);
+    let held = StoreHeld::by(&world);
+    let both: Vec<_> = [&b"{\"id\":\"evt_1\",\"n\":1}"[..], b"{\"id\":\"evt_1\",\"n\":2}"]
+        .map(|body| {
+            let world = world.clone();
+            tokio::spawn(async move { world.send("price2b", SECRET, super::PATH, body, 0).await })
+        })
+        .into();
+    world.until_metric("hookward_verified_total", 2).await;
+    drop(held);
+    let mut ids = BTreeSet::new();
+    for reply in both {
+        let (word, id) = reply.await.expect("no panic").ack();
+        assert_eq!(word, "accepted", "the one that waited is no copy of the other");
+        ids.insert(id);
+    }
+    assert_eq!((ids.len(), stored(&world).await), (2, 2));
+    world.settled().await;
+    assert_eq!(world.upstream.received().len(), 1, "the other is held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_fails_is_503_for_the_first_and_all_that_wait_and_nothing_is_remembered() {
     let world = Arc::new(World::start(&source("queue", "")).await);
     let held = StoreHeld::by(&world);
