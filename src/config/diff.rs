@@ -374,6 +374,17 @@ mod tests {
     }
 
     #[test]
+    fn sockets_stay_where_they_are_until_the_restart() {
+        let old = config(&source("a", ONE));
+        let mut new = old.clone();
+        new.server.listeners[0].at = ListenAt::Tcp(([127, 0, 0, 1], 81).into());
+        new.admin.listen = ([127, 0, 0, 1], 82).into();
+        let mixed = old.reloaded(new).expect("they can be mixed");
+        assert_eq!(mixed.server.listeners[0].at, old.server.listeners[0].at);
+        assert_eq!(mixed.admin.listen, old.admin.listen);
+    }
+
+    #[test]
     fn what_has_no_room_in_memory_before_the_restart_is_not_taken() {
         let limits = |text: &str| config(&format!("{}[server.limits]\n{text}\n", source("a", ONE)));
         let old = limits("memory_max = \"4GiB\"\nbody_memory_max = \"2GiB\"");

@@ -571,3 +571,36 @@ fn a_public_key_of_another_kind_is_none_for_the_scheme() {
     let (found, needed) = (KeyKind::Public(found), KeyKind::Public(needed));
     assert_eq!(ring(public::KeyKind::P256), Err((0, KeyError::OtherKind { found, needed })));
 }
+
+#[test]
+fn every_item_of_a_list_shows_the_same_credential() {
+    let keyring = ring(&[("main", "the-state")]);
+    let scheme = Scheme::credential(CredentialPlace::Json("/value/*/state".into()));
+    let with = |body: &str| verify(&scheme, &map(&[]), &keyring, body.as_bytes()).map(|_| ());
+    assert_eq!(with(r#"{"value":[{"state":"the-state"},{"state":"the-state","n":2}]}"#), Ok(()));
+    for forged in [
+        r#"{"value":[{"state":"the-state"},{"state":"another"}]}"#,
+        r#"{"value":[{"state":"another"},{"state":"the-state"}]}"#,
+    ] {
+        assert_eq!(with(forged), Err(Refusal::CredentialMismatch), "{forged}");
+    }
+    for missing in [r#"{"value":[{"state":"the-state"},{}]}"#, r#"{"value":[]}"#, "{}"] {
+        assert_eq!(with(missing), Err(Refusal::CredentialMissing), "{missing}");
+    }
+}
+
+#[test]
+fn all_groups_of_a_header_say_the_same_time() {
+    let grammar = Grammar::Fields { separator: ',', signature: "v1".into(), trim: false, groups: Some(' ') };
+    let scheme = Scheme::signed(SignedSpec {
+        place: SignaturePlace::Headers(vec![name("x-sig")]),
+        timestamp: Some((Place::Field("t".into()), TimeUnit::Seconds)),
+        ..spec(grammar, "{timestamp}.{body}")
+    })
+    .expect("it fits");
+    let one = text(&signed(&scheme, "secret-1", BODY), "x-sig");
+    let keyring = ring_for(&scheme, &[("main", "secret-1")]);
+    let with = |other: &str| verify(&scheme, &map(&[("x-sig", &format!("{one} {other}"))]), &keyring, BODY).map(|_| ());
+    let of = |time: i64| format!("t={time},v1={}", "0".repeat(64));
+    assert_eq!((with(&of(NOW_S)), with(&of(NOW_S + 1))), (Ok(()), Err(Refusal::TimestampMalformed)));
+}

@@ -1,10 +1,11 @@
 //! Clients that do not play fair, on raw sockets or straight at the stack.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use hookward::{
+    config::Config,
     delivery::{self, Lanes},
     http::connected::Connected,
     ingress::{self, Gate, WireBody},
@@ -156,12 +157,19 @@ pub(crate) fn gate(limits: &str) -> Arc<Gate> {
 
 /// As [`gate`], with more keys for the source.
 fn gate_of(keys: &str, limits: &str) -> Arc<Gate> {
-    let text = configuration(&format!("{SOURCE}{keys}\n"), "", "http://127.0.0.1:9/in", std::path::Path::new("unused"));
+    gate_and_lanes(&config(&format!("{SOURCE}{keys}\n"), limits)).0
+}
+
+fn config(sources: &str, limits: &str) -> Config {
+    let text = configuration(sources, "", "http://127.0.0.1:9/in", std::path::Path::new("unused"));
     let text = text.replace(
         "[store]\n",
         &format!("[server.limits]\n{limits}\n[store]\nengine = \"memory\"\naccept_loss = true\n"),
     );
-    let config = parse(&text, std::path::Path::new("."));
+    parse(&text, std::path::Path::new("."))
+}
+
+fn gate_and_lanes(config: &Config) -> (Arc<Gate>, Lanes) {
     let clock = Clock::starting_at(Wall::from_unix_s(NOW_S));
     let store: Arc<dyn store::EventStore> = MemoryStore::new(&store::memory::Options {
         keys_max: 1000,
@@ -181,7 +189,7 @@ fn gate_of(keys: &str, limits: &str) -> Arc<Gate> {
     };
     let lanes =
         Lanes::start(&config.upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes");
-    Gate::new(&config, store, &lanes, health, metrics, clock)
+    (Gate::new(config, store, &lanes, health, metrics, clock), lanes)
 }
 
 /// A request with a genuine head for the body `signed`.
@@ -263,4 +271,20 @@ async fn whose_address_nobody_knows_is_on_no_list() {
     let known = Connected { address: Some("203.0.113.9".parse().expect("an address")), ..Connected::default() };
     let known = ingress::stack(&listed).oneshot(from(known)).await.expect("infallible");
     assert_eq!(known.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_gone_gets_404_after_two_days_without_a_restart_or_a_reload() {
+    let other = SOURCE.replace("orders", "others");
+    let (gate, lanes) = gate_and_lanes(&config(&format!("{SOURCE}{}", other.replace("length", "lengths")), ""));
+    gate.reload(&config(&other, ""), lanes.current());
+    let ask = async || {
+        let answer = ingress::stack(&gate).oneshot(request("203.0.113.9", b"{}", whole(b"{}"))).await;
+        answer.expect("infallible").status()
+    };
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::advance(Duration::from_hours(47)).await;
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::advance(Duration::from_hours(1)).await;
+    assert_eq!(ask().await, StatusCode::NOT_FOUND);
 }

@@ -310,6 +310,24 @@ async fn another_part_takes_part_and_if_it_cannot_nothing_changes() {
 }
 
 #[tokio::test]
+async fn refusals_are_explained_from_the_reload_on_that_says_so() {
+    let gateway = Reloading::start(&with_secret("a", "upstream = \"up\"")).await;
+    let forge = || gateway.world.send("partssource", "another-secret-than-it-is", "/hooks/a", b"{}", 0);
+    let path = "/api/v1/sources/a/failures";
+    assert_eq!(forge().await.status, 401);
+    assert_eq!(request(gateway.world.gateway.admin, "GET", path, &[], b"").await.status, 409);
+    gateway.write(&with_secret("a", "upstream = \"up\"\nexplain = true"));
+    gateway.reload().await;
+    assert_eq!(forge().await.status, 401);
+    within("the refusal", async {
+        while gateway.world.admin("GET", path).await["failures"].as_array().is_none_or(Vec::is_empty) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn if_the_store_cannot_be_told_nothing_changes() {
     let gateway = Reloading::start(&with_secret("a", "upstream = \"up\"")).await;
     let text = std::fs::read_to_string(&gateway.file).expect("text");

@@ -78,3 +78,18 @@ fn at_the_second_in_which_it_expires_it_counts_no_more() {
     let at = |ms: i64| claim.freshness(Wall::from_unix_ms(NOW_S * 1000 + ms), none);
     assert_eq!((at(9_999), at(10_000)), (Freshness::Fresh, Freshness::Past(Duration::from_secs(1))));
 }
+
+#[test]
+fn of_several_audiences_one_has_to_be_this_one() {
+    let audience = Some(Whom::Text("us".into()));
+    let scheme = scheme(JwtSpec { algorithms: vec![Algorithm::HmacSha256], audience, ..JwtSpec::default() });
+    let keyring = ring_for(&scheme, &[("main", "secret-1")]);
+    let with = |audience: &str| {
+        let payload = format!(r#"{{"aud":{audience}}}"#);
+        outcome(&scheme, &keyring, &token(r#"{"alg":"HS256"}"#, &payload, Algorithm::HmacSha256, b"secret-1"))
+    };
+    assert_eq!((with(r#""us""#), with(r#"["others","us"]"#)), (Ok(()), Ok(())));
+    for others in [r#""others""#, r#"["others","usa"]"#, "[]", "null", r#"{"us":1}"#] {
+        assert_eq!(with(others), Err(Refusal::ClaimMismatch), "{others}");
+    }
+}
