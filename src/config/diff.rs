@@ -348,6 +348,51 @@ mod tests {
     }
 
     #[test]
+    fn every_key_that_is_read_at_the_start_only_stays_and_is_named() {
+        let base = source("a", ONE);
+        let old = config(&base);
+        for (table, line) in [
+            ("server.limits", "connections_max = 77"),
+            ("server.limits", "in_flight_max = 77"),
+            ("server.limits", "body_memory_max = \"77MiB\""),
+            ("store", "retention = \"77h\""),
+            ("replay", "capacity = 77"),
+            ("replay", "on_full = \"evict\""),
+            ("log", "level = \"warn\""),
+        ] {
+            let new = config(&format!("{base}[{table}]\n{line}\n"));
+            let key = format!("{table}.{}", line.split(' ').next().expect("a key"));
+            assert_eq!(diff(&old, &new).restart(), [key.as_str()]);
+            let mixed = old.reloaded(new.clone()).expect("they can be mixed");
+            let (is, was) = (&mixed.server.limits, &old.server.limits);
+            let limits = |of: &crate::config::model::Limits| (of.connections_max, of.in_flight_max, of.body_memory_max);
+            assert_eq!(limits(is), limits(was), "{line}");
+            let rest = |of: &Config| format!("{:?} {:?} {:?}", of.store, of.replay, of.log);
+            assert_eq!(rest(&mixed), rest(&old), "{line}");
+            assert_eq!(diff(&mixed, &new).restart(), [key], "it is named until there was a restart");
+        }
+    }
+
+    #[test]
+    fn sockets_stay_where_they_are_until_the_restart() {
+        let old = config(&source("a", ONE));
+        let mut new = old.clone();
+        new.server.listeners[0].at = ListenAt::Tcp(([127, 0, 0, 1], 81).into());
+        new.admin.listen = ([127, 0, 0, 1], 82).into();
+        let mixed = old.reloaded(new).expect("they can be mixed");
+        assert_eq!(mixed.server.listeners[0].at, old.server.listeners[0].at);
+        assert_eq!(mixed.admin.listen, old.admin.listen);
+    }
+
+    #[test]
+    fn what_has_no_room_in_memory_before_the_restart_is_not_taken() {
+        let limits = |text: &str| config(&format!("{}[server.limits]\n{text}\n", source("a", ONE)));
+        let old = limits("memory_max = \"4GiB\"\nbody_memory_max = \"2GiB\"");
+        let new = limits("memory_max = \"1GiB\"\nbody_memory_max = \"64MiB\"");
+        assert!(old.reloaded(new).is_err_and(|why| why.contains("memory_max") && why.contains("until the restart")));
+    }
+
+    #[test]
     fn what_was_checked_against_another_engine_or_listener_is_not_taken() {
         let queue = source("a", ONE);
         let memory = format!("{queue}[store]\nengine = \"memory\"\naccept_loss = true\n");

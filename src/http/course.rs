@@ -620,4 +620,21 @@ mod tests {
         }
         assert!(!course.is_flooded());
     }
+
+    #[test]
+    fn nobody_saves_up_for_a_flood() {
+        let (mut course, began) = http2();
+        course.bounds.requests_max = u64::MAX;
+        for _ in 0..100 {
+            course.asked(began);
+            course.answered(began);
+        }
+        let max = usize::try_from(CREDIT_MAX).expect("above zero");
+        let (many, mut sent) = (frame(8, 6, 0, 0).repeat(900), 0);
+        while !course.is_flooded() {
+            course.read(&many, began);
+            sent += many.len();
+        }
+        assert!((max..max + 2 * many.len()).contains(&sent), "{sent}");
+    }
 }

@@ -181,7 +181,10 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::preset;
+    use crate::{
+        preset,
+        verify::public::{KeyKind as Kind, PrivateKey},
+    };
 
     #[test]
     fn a_set_gives_the_keys_that_fit_and_nothing_else() {
@@ -198,6 +201,10 @@ mod tests {
             Ok(vec!["a-1".into()])
         );
         assert_eq!(text(&set(&format!("{{{key},\"kid\":\"a b\"}}"))), Ok(vec!["remote-1".into()]));
+        // A good key of another kind, as of a provider that signs in two ways.
+        let other = PrivateKey::generate(Kind::P256, &mut rand::rng()).public();
+        let other = other.text(PublicFormat::Jwk).expect("every key has it");
+        assert_eq!(text(&set(&format!("{other},{{{key},\"kid\":\"a-1\"}}"))), Ok(vec!["a-1".into()]));
         for (wrong, says) in [
             (set(""), "none of its keys"),
             (set(&format!("{{{key},\"use\":\"enc\"}}")), "none of its keys"),

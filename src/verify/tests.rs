@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::secret::Secret;
 
+mod jwt;
 mod keys;
 
 const NOW_S: i64 = 1_700_000_000;
@@ -534,4 +535,72 @@ fn an_id_beside_a_formed_time_may_not_have_one_in_it() {
     assert_eq!(with("a-2023-11-14"), None);
     // The same bytes as of the id `a`, an older time, and a body that begins with the newer one.
     assert_eq!(with("a2023-11-14T22:00:00Z"), Some(Refusal::FieldMalformed));
+}
+
+#[test]
+fn behind_a_secret_in_front_of_a_hash_only_text_counts() {
+    // Whoever has one such hash can compute that of a longer content without the secret: with padding in it, no text.
+    let scheme = |content: &str| {
+        Scheme::signed(SignedSpec {
+            algorithm: Algorithm::Sha256,
+            ..spec(Grammar::Plain { prefix: String::new() }, content)
+        })
+        .expect("it fits")
+    };
+    let padded = [BODY, b"\x80\0\0\0", BODY].concat();
+    for (content, expected) in [("{secret}{body}", Err(Refusal::SignatureMismatch)), ("{body}{secret}", Ok(()))] {
+        let scheme = scheme(content);
+        let keyring = ring_for(&scheme, &[("main", "secret-1")]);
+        let of = |body: &[u8]| verify(&scheme, &signed(&scheme, "secret-1", body), &keyring, body).map(|_| ());
+        assert_eq!((of(BODY), of(&padded)), (Ok(()), expected), "{content}");
+    }
+}
+
+#[test]
+fn a_public_key_of_another_kind_is_none_for_the_scheme() {
+    let algorithm = Algorithm::Public(public::PublicAlgorithm::Ed25519);
+    let scheme = Scheme::signed(SignedSpec { algorithm, ..spec(Grammar::Plain { prefix: String::new() }, "{body}") });
+    let scheme = scheme.expect("it fits");
+    let ring = |kind| {
+        let public = public::PrivateKey::generate(kind, &mut rand::rng()).public();
+        let text = public.text(public::PublicFormat::SpkiBase64).expect("every key has it");
+        Keyring::new(vec![key("main", &text)], &scheme).map(|_| ())
+    };
+    assert_eq!(ring(public::KeyKind::Ed25519), Ok(()));
+    let (found, needed) = (public::KeyKind::P256, public::KeyKind::Ed25519);
+    let (found, needed) = (KeyKind::Public(found), KeyKind::Public(needed));
+    assert_eq!(ring(public::KeyKind::P256), Err((0, KeyError::OtherKind { found, needed })));
+}
+
+#[test]
+fn every_item_of_a_list_shows_the_same_credential() {
+    let keyring = ring(&[("main", "the-state")]);
+    let scheme = Scheme::credential(CredentialPlace::Json("/value/*/state".into()));
+    let with = |body: &str| verify(&scheme, &map(&[]), &keyring, body.as_bytes()).map(|_| ());
+    assert_eq!(with(r#"{"value":[{"state":"the-state"},{"state":"the-state","n":2}]}"#), Ok(()));
+    for forged in [
+        r#"{"value":[{"state":"the-state"},{"state":"another"}]}"#,
+        r#"{"value":[{"state":"another"},{"state":"the-state"}]}"#,
+    ] {
+        assert_eq!(with(forged), Err(Refusal::CredentialMismatch), "{forged}");
+    }
+    for missing in [r#"{"value":[{"state":"the-state"},{}]}"#, r#"{"value":[]}"#, "{}"] {
+        assert_eq!(with(missing), Err(Refusal::CredentialMissing), "{missing}");
+    }
+}
+
+#[test]
+fn all_groups_of_a_header_say_the_same_time() {
+    let grammar = Grammar::Fields { separator: ',', signature: "v1".into(), trim: false, groups: Some(' ') };
+    let scheme = Scheme::signed(SignedSpec {
+        place: SignaturePlace::Headers(vec![name("x-sig")]),
+        timestamp: Some((Place::Field("t".into()), TimeUnit::Seconds)),
+        ..spec(grammar, "{timestamp}.{body}")
+    })
+    .expect("it fits");
+    let one = text(&signed(&scheme, "secret-1", BODY), "x-sig");
+    let keyring = ring_for(&scheme, &[("main", "secret-1")]);
+    let with = |other: &str| verify(&scheme, &map(&[("x-sig", &format!("{one} {other}"))]), &keyring, BODY).map(|_| ());
+    let of = |time: i64| format!("t={time},v1={}", "0".repeat(64));
+    assert_eq!((with(&of(NOW_S)), with(&of(NOW_S + 1))), (Ok(()), Err(Refusal::TimestampMalformed)));
 }

@@ -195,6 +195,25 @@ async fn with_a_slow_upstream_it_takes_an_eighth_of_the_places_and_none_of_what_
 }
 
 #[tokio::test]
+async fn with_a_slow_upstream_its_bodies_take_an_eighth_of_the_room_and_none_of_what_verifies() {
+    let sources = source("mode = \"respond\"") + "[server.limits]\nbody_memory_max = \"8MiB\"\n";
+    let world = World::start(&sources).await;
+    world.upstream.script([Act::Hang(200)]);
+    let body = |byte| vec![byte; 700_000];
+    let (first, second, genuine) = (body(b'1'), body(b'2'), body(b'3'));
+    let other = async {
+        world.upstream.wait_for(1).await;
+        let refused = forge(&world, &second).await;
+        assert_eq!((refused.status, refused.headers.contains_key("retry-after")), (503, true));
+        assert_eq!(world.send("partssource", SECRET, PATH, &genuine, 0).await.status, 200);
+        world.upstream.let_go();
+    };
+    let (first, ()) = tokio::join!(forge(&world, &first), other);
+    assert_eq!(first.status, 200);
+    assert_eq!(forge(&world, &second).await.status, 200, "it was given back");
+}
+
+#[tokio::test]
 async fn the_start_and_the_status_say_which_sources_do_not_enforce_and_until_when() {
     let directory = TempDir::new().expect("a directory");
     let (upstream, address) = echo(&[]);

@@ -145,3 +145,33 @@ async fn what_is_not_explained_says_what_to_do() {
     }
     assert!(world.gateway.drain().await);
 }
+
+/// The digest of a whole body tells who knows all of it but a few digits what those are.
+#[tokio::test]
+async fn the_digest_of_a_body_of_which_something_is_redacted_is_for_operators() {
+    let tokens = "[admin]\ntokens = [{ value = \"canary-reader-token-0001\", role = \"read\" }, \
+        { value = \"canary-operator-token-0002\", role = \"operate\" }]\n";
+    let world = World::start_edited(&sources(), |text| text.replace("[admin]\n", tokens)).await;
+    let digest = async |source: &str, token: &str| {
+        let authorization = format!("Bearer {token}");
+        let path = format!("/api/v1/sources/{source}/failures");
+        within("the refusal", async {
+            loop {
+                let headers = [("authorization", authorization.as_str())];
+                let list = request(world.gateway.admin, "GET", &path, &headers, b"").await.json();
+                if let Some(failure) = list["failures"].get(0) {
+                    return failure["body"]["sha256"].is_string();
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    let (reader, operator) = ("canary-reader-token-0001", "canary-operator-token-0002");
+    for (source, reader_sees) in [("shop", false), ("other", true)] {
+        let forged = world.send("partssource", "a-secret-of-nobody-here", &format!("/hooks/{source}"), BODY, 0).await;
+        assert_eq!(forged.status, 401);
+        let seen = (digest(source, reader).await, digest(source, operator).await);
+        assert_eq!(seen, (reader_sees, true), "{source}");
+    }
+}

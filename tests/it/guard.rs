@@ -3,7 +3,7 @@
 mod copies;
 mod drain;
 mod limits;
-mod trouble;
+pub(crate) mod trouble;
 
 use std::{fmt::Write as _, time::Duration};
 

@@ -1,10 +1,11 @@
 //! Clients that do not play fair, on raw sockets or straight at the stack.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use hookward::{
+    config::Config,
     delivery::{self, Lanes},
     http::connected::Connected,
     ingress::{self, Gate, WireBody},
@@ -151,12 +152,24 @@ async fn a_path_token_reaches_neither_the_store_nor_an_upstream_by_another_way()
 
 /// A gate with these limits, whose upstream is not there.
 pub(crate) fn gate(limits: &str) -> Arc<Gate> {
-    let text = configuration(SOURCE, "", "http://127.0.0.1:9/in", std::path::Path::new("unused"));
+    gate_of("", limits)
+}
+
+/// As [`gate`], with more keys for the source.
+fn gate_of(keys: &str, limits: &str) -> Arc<Gate> {
+    gate_and_lanes(&config(&format!("{SOURCE}{keys}\n"), limits)).0
+}
+
+fn config(sources: &str, limits: &str) -> Config {
+    let text = configuration(sources, "", "http://127.0.0.1:9/in", std::path::Path::new("unused"));
     let text = text.replace(
         "[store]\n",
         &format!("[server.limits]\n{limits}\n[store]\nengine = \"memory\"\naccept_loss = true\n"),
     );
-    let config = parse(&text, std::path::Path::new("."));
+    parse(&text, std::path::Path::new("."))
+}
+
+fn gate_and_lanes(config: &Config) -> (Arc<Gate>, Lanes) {
     let clock = Clock::starting_at(Wall::from_unix_s(NOW_S));
     let store: Arc<dyn store::EventStore> = MemoryStore::new(&store::memory::Options {
         keys_max: 1000,
@@ -176,7 +189,7 @@ pub(crate) fn gate(limits: &str) -> Arc<Gate> {
     };
     let lanes =
         Lanes::start(&config.upstreams, parts).now_or_never().expect("the store answers at once").expect("lanes");
-    Gate::new(&config, store, &lanes, health, metrics, clock)
+    (Gate::new(config, store, &lanes, health, metrics, clock), lanes)
 }
 
 /// A request with a genuine head for the body `signed`.
@@ -239,4 +252,39 @@ async fn one_address_cannot_take_the_memory_for_bodies_but_may_always_send_one()
     assert_eq!(gate.load().1, 2 << 20);
     drop((first, other));
     assert_eq!(gate.load(), (0, 0));
+}
+
+#[tokio::test]
+async fn whose_address_nobody_knows_is_on_no_list() {
+    let from = |connected: Connected| {
+        let mut request = request("203.0.113.9", b"{}", whole(b"{}"));
+        request.extensions_mut().insert(Arc::new(connected));
+        request
+    };
+    let unknown = || Connected { address: None, is_unix: true, ..Connected::default() };
+    let listed = gate_of("allow = [\"0.0.0.0/0\", \"::/0\"]", "");
+    let refused = ingress::stack(&listed).oneshot(from(unknown())).await.expect("infallible");
+    // This provider takes 403 for the end.
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let open = ingress::stack(&gate("")).oneshot(from(unknown())).await.expect("infallible");
+    assert_eq!(open.status(), StatusCode::OK, "without a list everybody may");
+    let known = Connected { address: Some("203.0.113.9".parse().expect("an address")), ..Connected::default() };
+    let known = ingress::stack(&listed).oneshot(from(known)).await.expect("infallible");
+    assert_eq!(known.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_gone_gets_404_after_two_days_without_a_restart_or_a_reload() {
+    let other = SOURCE.replace("orders", "others");
+    let (gate, lanes) = gate_and_lanes(&config(&format!("{SOURCE}{}", other.replace("length", "lengths")), ""));
+    gate.reload(&config(&other, ""), lanes.current());
+    let ask = async || {
+        let answer = ingress::stack(&gate).oneshot(request("203.0.113.9", b"{}", whole(b"{}"))).await;
+        answer.expect("infallible").status()
+    };
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::advance(Duration::from_hours(47)).await;
+    assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::advance(Duration::from_hours(1)).await;
+    assert_eq!(ask().await, StatusCode::NOT_FOUND);
 }

@@ -24,6 +24,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    guard::trouble::break_store,
     remote_keys,
     world::{NOW_S, Reply, Upstream, World, configuration, request, within},
 };
@@ -311,6 +312,36 @@ async fn another_part_takes_part_and_if_it_cannot_nothing_changes() {
     gateway.reload().await;
     assert_eq!(*part.given.lock().expect("not poisoned"), [503]);
     assert_eq!(gateway.world.post("/nowhere", &[], b"").await.status, 503);
+}
+
+#[tokio::test]
+async fn refusals_are_explained_from_the_reload_on_that_says_so() {
+    let gateway = Reloading::start(&with_secret("a", "upstream = \"up\"")).await;
+    let forge = || gateway.world.send("partssource", "another-secret-than-it-is", "/hooks/a", b"{}", 0);
+    let path = "/api/v1/sources/a/failures";
+    assert_eq!(forge().await.status, 401);
+    assert_eq!(request(gateway.world.gateway.admin, "GET", path, &[], b"").await.status, 409);
+    gateway.write(&with_secret("a", "upstream = \"up\"\nexplain = true"));
+    gateway.reload().await;
+    assert_eq!(forge().await.status, 401);
+    within("the refusal", async {
+        while gateway.world.admin("GET", path).await["failures"].as_array().is_none_or(Vec::is_empty) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn if_the_store_cannot_be_told_nothing_changes() {
+    let gateway = Reloading::start(&with_secret("a", "upstream = \"up\"")).await;
+    let text = std::fs::read_to_string(&gateway.file).expect("text");
+    gateway.write_as(&text.replace("[server]\n", "[server]\nunknown_path = 503\n"));
+    break_store(&gateway.world);
+    let (status, answer) = gateway.ask("{}").await;
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(gateway.world.post("/nowhere", &[], b"").await.status, 404);
+    assert_eq!(gateway.world.metric("hookward_reloads_total{outcome=\"failed\"}").await, 1);
 }
 
 #[tokio::test]

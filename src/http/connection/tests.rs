@@ -678,6 +678,23 @@ async fn a_proxy_header_of_a_stranger_closes_the_connection_and_an_announced_cli
     assert_eq!(direct.iter().filter(|guest| guest.is_ok()).count(), 25);
 }
 
+#[tokio::test]
+async fn whom_a_proxy_on_a_unix_socket_announces_speaks_for_nobody_else() {
+    let behind = Entrance { proxy_protocol: true, ..Entrance::default() };
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-forwarded-for", HeaderValue::from_static("198.51.100.1"));
+    let address = |text: &str| Some(text.parse().expect("an address"));
+    for (announced, client) in [
+        (Announced::Proxy, address("198.51.100.1")),
+        (Announced::Client("203.0.113.7".parse().expect("an address")), address("203.0.113.7")),
+        (Announced::Unix, None),
+    ] {
+        let mut guest = Connections::new(limits(), |_| {}).admit(None, &behind).expect("there is room");
+        assert!(guest.announce(announced));
+        assert_eq!(crate::http::forwarded::client(&guest.connected, &headers, &[]), client, "{announced:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn when_all_places_are_taken_probes_are_answered_and_nobody_else() {
     let house = House::new(ConnectionLimits { connections_max: 1, ..limits() });

@@ -250,6 +250,27 @@ fn the_second_form_of_a_url_costs_a_second_pass_and_only_where_the_first_fails()
 }
 
 #[test]
+fn a_match_costs_the_same_wherever_the_secret_stands() {
+    for provider in all() {
+        let params = provider.params.keys().map(|name| (name.clone(), "value".to_owned())).collect();
+        let scheme = provider.scheme.with_params(&params);
+        if !scheme.is_signed() || scheme.key_kind() != Some(KeyKind::Shared) {
+            continue;
+        }
+        let [pair, other] = pairs(&scheme);
+        let body = provider.sample.clone().expect("every preset has a sample");
+        let request = Request::signed(&provider, &scheme, &pair, &body, URL);
+        let proofs = |held: [&Secret; 2]| {
+            let (valid, passes) = request.passes(&scheme, &ring(&scheme, &held));
+            assert!(valid, "{}", provider.name);
+            bytes_of(&passes, Pass::Proof).len()
+        };
+        let both = (proofs([&pair.held, &other.held]), proofs([&other.held, &pair.held]));
+        assert_eq!(both, (2, 2), "{}", provider.name);
+    }
+}
+
+#[test]
 fn a_credential_is_compared_without_the_body() {
     let scheme = Scheme::credential(CredentialPlace::Token);
     let headers = HeaderMap::new();

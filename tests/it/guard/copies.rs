@@ -1,6 +1,6 @@
 //! Fifty simultaneous copies: one forward, and fifty answers that say the same.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{SECRET, StoreHeld, send, source, stored};
 use crate::world::{Act, NOW_S, Reply, World, sign};
@@ -77,6 +77,76 @@ async fn fifty_copies_in_proxy_are_one_forward_and_all_get_its_answer() {
     assert_eq!(all_say(&replies, Reply::text), "{\"taken\":true}");
     assert_eq!(all_say(&replies, |reply| reply.headers["content-type"].clone()), "application/json");
     assert_eq!(stored(&world).await, 0, "proxy stores keys only");
+}
+
+/// Sends these at the same time and waits until all are in flight; then lets them land.
+async fn at_once(world: &Arc<World>, bodies_and_offsets: &[(&'static [u8], i64)]) -> Vec<Reply> {
+    let held = StoreHeld::by(world);
+    let mut sent = Vec::new();
+    for &(body, offset_s) in bodies_and_offsets {
+        let world = world.clone();
+        sent.push(tokio::spawn(async move { send(&world, body, offset_s).await }));
+    }
+    world.until_metric("hookward_verified_total", bodies_and_offsets.len() as u64).await;
+    drop(held);
+    let mut replies = Vec::new();
+    for reply in sent {
+        replies.push(reply.await.expect("no panic"));
+    }
+    replies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_waited_is_known_by_its_own_bytes_too() {
+    let world = Arc::new(World::start(&source("queue", "")).await);
+    world.upstream.script([Act::Answer(410, "")]);
+    let replies = at_once(&world, &[(BODY, 0), (BODY, 1)]).await;
+    all_say(&replies, |reply| reply.ack().1);
+    crate::world::within("the keys of both", async {
+        while world.admin("GET", "/api/v1/status").await["health"]["counts"]["keys"] != 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    world.settled().await;
+    for offset_s in [0, 1] {
+        assert_eq!(send(&world, BODY, offset_s).await.ack().0, "duplicate");
+    }
+    world.settled().await;
+    assert_eq!(world.upstream.received().len(), 1, "neither is a re-send of the dead letter");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_waited_takes_nothing_of_the_rate() {
+    let world = Arc::new(World::start(&source("queue", "rate = { per_second = 0.01, burst = 2 }")).await);
+    let replies = at_once(&world, &[(BODY, 0), (BODY, 0)]).await;
+    all_say(&replies, |reply| reply.ack().1);
+    assert_eq!(send(&world, b"{\"order\":18}", 0).await.ack().0, "accepted");
+    assert_eq!(send(&world, b"{\"order\":19}", 0).await.status, 429);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_bodies_at_once_under_one_key_are_both_kept() {
+    let source = source("queue", "").replace("partssource", "price2b");
+    let world = Arc::new(World::start(&source).await);
+    let held = StoreHeld::by(&world);
+    let both: Vec<_> = [&b"{\"id\":\"evt_1\",\"n\":1}"[..], b"{\"id\":\"evt_1\",\"n\":2}"]
+        .map(|body| {
+            let world = world.clone();
+            tokio::spawn(async move { world.send("price2b", SECRET, super::PATH, body, 0).await })
+        })
+        .into();
+    world.until_metric("hookward_verified_total", 2).await;
+    drop(held);
+    let mut ids = BTreeSet::new();
+    for reply in both {
+        let (word, id) = reply.await.expect("no panic").ack();
+        assert_eq!(word, "accepted", "the one that waited is no copy of the other");
+        ids.insert(id);
+    }
+    assert_eq!((ids.len(), stored(&world).await), (2, 2));
+    world.settled().await;
+    assert_eq!(world.upstream.received().len(), 1, "the other is held");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,20 @@ async fn over_the_rate_is_429_and_only_what_verifies_counts() {
 }
 
 #[tokio::test]
+async fn a_copy_takes_nothing_of_the_rate() {
+    let world = World::start(&source("queue", "rate = { per_second = 0.01, burst = 2 }")).await;
+    assert_eq!(send(&world, b"{\"n\":1}", 0).await.ack().0, "accepted");
+    for _ in 0..3 {
+        assert_eq!(send(&world, b"{\"n\":1}", 0).await.ack().0, "duplicate", "captured and sent again");
+    }
+    for offset_s in 1..4 {
+        assert_eq!(send(&world, b"{\"n\":1}", offset_s).await.ack().0, "duplicate", "signed anew");
+    }
+    assert_eq!(send(&world, b"{\"n\":2}", 0).await.ack().0, "accepted");
+    assert_eq!(send(&world, b"{\"n\":3}", 0).await.status, 429);
+}
+
+#[tokio::test]
 async fn an_address_that_is_not_on_the_list_is_403_or_503_where_403_would_lose_the_event() {
     let of = |name: &str, provider: &str, allow: &str| {
         format!(

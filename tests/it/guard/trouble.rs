@@ -53,7 +53,7 @@ async fn a_webhook_refused_by_a_full_store_leaves_nothing_and_is_accepted_when_t
 
 /// Points a table at a page that is not there, behind the back of the gateway: its next write finds the file damaged,
 /// and the store takes nothing more.
-fn break_store(world: &World) {
+pub(crate) fn break_store(world: &World) {
     let connection = Connection::open(world.data.path().join("store/hookward.db")).expect("the database is there");
     connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout");
     let broken = "PRAGMA writable_schema = ON; BEGIN IMMEDIATE;

@@ -98,3 +98,24 @@ async fn braintree_signs_no_event() {
     is_refused(&world, &ask(&world, "POST", "", &[("x-sig", &hex_mac(token))], token).await).await;
     no_trace(&world).await;
 }
+
+/// Whoever asks for the MAC of a challenge has a signature that is right: that is no reason to be let through, nor is it
+/// one where nothing is needed.
+#[tokio::test]
+async fn a_challenge_is_no_event_where_nothing_is_enforced_either() {
+    let until = hookward::time::Wall::from_unix_s(NOW_S + 3600).rfc3339();
+    let provider = format!(
+        "[[providers.own.handshakes]]\nsigned = false\nmethod = \"GET\"\nwhen = []\ntoken = {{ query = \"bt_challenge\" }}\n\
+         body = \"{{hmac-sha1-hex}}\"\n{SIGNATURE}"
+    );
+    let lenient = format!("enforce = false\nenforce_until = \"{until}\"");
+    let world = World::start(&configuration(&provider, &lenient)).await;
+    let token = "20f9f8ed05f77439fe955c977e4c8a53";
+    is_refused(&world, &ask(&world, "POST", "", &[("x-sig", &hex_mac(token))], token).await).await;
+    assert_eq!(code(&world, "signed_by_handshake").await, 1);
+    assert_eq!(
+        ask(&world, "POST", "", &[("x-sig", &hex_mac("{}"))], "[]").await.ack().0,
+        "accepted",
+        "another forgery"
+    );
+}

@@ -49,6 +49,20 @@ async fn an_exact_replay_does_not_re_arm_a_dead_letter_after_a_restart_either() 
     assert_eq!(world.upstream.received().len(), 1);
 }
 
+/// Where no time is signed the very same bytes are what a provider's own redelivery sends.
+#[tokio::test]
+async fn the_same_bytes_re_arm_a_dead_letter_where_no_time_is_signed() {
+    let world = World::start(&source("provider = \"github\"\nupstream = \"up\"")).await;
+    world.upstream.script([Act::Answer(410, "")]);
+    let (_, id) = send_as("github", &world, b"{}", 0).await.ack();
+    world.settled().await;
+    assert_eq!(in_state(&world, "dead").await, [&*id]);
+    assert_eq!(send_as("github", &world, b"{}", 0).await.ack(), ("duplicate".to_owned(), id.clone()));
+    assert_eq!(world.upstream.wait_for(2).await[1].header("hookward-event-id"), Some(&*id));
+    world.settled().await;
+    assert_eq!(in_state(&world, "delivered").await, [id]);
+}
+
 #[tokio::test]
 async fn a_conflict_is_held_where_an_operator_sees_it_and_delivered_when_released() {
     let world = World::start(&source(PRICE2B)).await;

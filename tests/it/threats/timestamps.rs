@@ -241,3 +241,29 @@ async fn what_is_stale_is_held_only_if_it_is_authentic() {
     assert_eq!((delivery["state"].as_str(), delivery["reason"].as_str()), (Some("held"), Some("stale")));
     assert!(world.upstream.received().is_empty());
 }
+
+/// Digits at the edge of a time could be those of its neighbour in what is signed, so that an operator who looks at what
+/// is held would see a time that nobody meant.
+#[tokio::test]
+async fn what_is_stale_by_a_time_of_another_length_is_not_held() {
+    let world = World::start(&[source("p2b", "price2b", ""), source("linear", "linear", "")].concat()).await;
+    let in_head = |at: &str| -> Lines {
+        let mac = hex_mac(SECRET, &[at.as_bytes(), b".", BODY]);
+        vec![("x-price2b-signature", format!("sha256={mac}").into()), ("x-price2b-timestamp", at.into())]
+    };
+    let body = |at: &str| format!("{{\"webhookTimestamp\":{at}}}").into_bytes();
+    let in_body = |at: &str| -> Lines { vec![("linear-signature", hex_mac(SECRET, &[&body(at)]).into())] };
+    let (short_s, short_ms) = ("170000000", "170000000000");
+    let cases = [
+        refused("in the head", "p2b", in_head(short_s), BODY, "stale"),
+        refused("in the body", "linear", in_body(short_ms), &body(short_ms), "stale"),
+    ];
+    hold_refused(&world, &cases).await;
+    let (long_s, long_ms) = ("1600000000", "1600000000000");
+    let cases = [
+        accepted("in the head", "p2b", in_head(long_s), BODY),
+        accepted("in the body", "linear", in_body(long_ms), &body(long_ms)),
+    ];
+    hold(&world, &cases).await;
+    assert!(world.upstream.received().is_empty(), "both are held");
+}
