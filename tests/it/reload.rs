@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use crate::{
     guard::trouble::break_store,
     remote_keys,
-    world::{NOW_S, Reply, Upstream, World, configuration, request, within},
+    world::{Act, NOW_S, Reply, Upstream, World, configuration, request, within},
 };
 
 const SECRET: &str = "reload-canary-0123456789";
@@ -227,6 +227,31 @@ async fn an_upstream_goes_only_by_force_while_deliveries_wait_and_they_go_on_whe
     assert_eq!(side.wait_for(3).await.len(), 3);
     gateway.world.settled().await;
     assert_eq!(side.received().len(), 3, "each once");
+}
+
+#[tokio::test]
+async fn what_an_upstream_has_when_it_goes_is_its_own_over_the_next_reload_as_well() {
+    let side = Upstream::start().await;
+    let without = with_secret("a", "upstream = \"up\"");
+    let with_side = with_secret("a", &format!("upstream = \"side\"\n[upstreams.side]\nurl = \"{}\"", side.url()));
+    let gateway = Reloading::start(&with_side).await;
+    side.script([Act::Hang(200)]);
+    assert_eq!(gateway.send("a", "{}").await.ack().0, "accepted");
+    side.wait_for(1).await;
+    gateway.write(&without);
+    assert_eq!(gateway.ask("{\"force\":true}").await.1["outcome"], "applied");
+    gateway.write(&(without + &with_secret("b", "upstream = \"up\"")));
+    gateway.reload().await;
+    let row = gateway.upstream_row("side").await;
+    assert_eq!((&row["parked"], &row["leased"]), (&0.into(), &1.into()), "{row:#}");
+    side.let_go();
+    gateway.world.settled().await;
+    gateway.write(&with_side);
+    gateway.reload().await;
+    gateway.world.settled().await;
+    let row = gateway.upstream_row("side").await;
+    assert_eq!((&row["parked"], &row["leased"], &row["due"]), (&0.into(), &0.into(), &0.into()), "{row:#}");
+    assert_eq!(side.received().len(), 1, "once");
 }
 
 #[tokio::test]
