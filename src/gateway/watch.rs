@@ -1,8 +1,7 @@
 //! `server.watch`: the configuration is loaded anew when what it is made of changes.
 //!
-//! Every other second the files are looked at without reading them. Once that has
-//! been the same for two looks, so that nobody is writing any more, their content decides. A file that is wrong is tried
-//! once, and again when it changes.
+//! Every other second the files are looked at without reading them. Once that has been the same for two looks, so that
+//! nobody is writing any more, their content decides. A file that is wrong is tried once, and again when it changes.
 
 use std::{collections::BTreeMap, fs, io, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
@@ -86,7 +85,11 @@ fn stamps(files: &Files) -> Stamps {
     let found = files.patterns.iter().filter_map(|pattern| glob::glob(pattern).ok());
     let found = found.flatten().filter_map(Result::ok);
     let all = files.configuration.iter().chain(&files.named).cloned().chain(found);
-    all.map(|file| (Stamp::of(&file).ok(), file)).map(|(stamp, file)| (file, stamp)).collect()
+    all.map(|file| {
+        let stamp = Stamp::of(&file).ok();
+        (file, stamp)
+    })
+    .collect()
 }
 
 /// Of the names and what they hold; a file that cannot be read is as if it was not there.

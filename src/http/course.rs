@@ -10,12 +10,11 @@
 //! **Floods.** Whatever comes has to be explained by requests: a connection has a credit of bytes. Every byte that
 //! comes takes one of it, and a read takes at least 64. Body bytes that somebody has read give back what they took, the
 //! head of their frame, and what a read took beyond its bytes, so that an upload of any size pays for itself, in however
-//! small pieces, and for nothing else; an answer gives what a
-//! request may cost beside it, its head and a window of a body that was refused. What nothing explains (frames that
-//! ask for nothing, padding, bodies of streams that are closed, requests that are taken back at once) ends the
-//! connection when the credit is spent. The credit that a connection begins with, and can never have more than, is 1.5 MiB:
-//! more than may be under way without an answer, the window of the connection and 32 heads, and more than a head costs
-//! that comes byte by byte.
+//! small pieces, and for nothing else; an answer gives what a request may cost beside it, its head and a window of a body
+//! that was refused. What nothing explains (frames that ask for nothing, padding, bodies of streams that are closed,
+//! requests that are taken back at once) ends the connection when the credit is spent. The credit that a connection
+//! begins with, and can never have more than, is 1.5 MiB: more than may be under way without an answer, the window of the
+//! connection and 32 heads, and more than a head costs that comes byte by byte.
 
 use std::{
     collections::VecDeque,

@@ -28,8 +28,6 @@ TURNS, TURN_S = 6, 1.0
 PACE = 0.0025
 #: In seconds: a 99th percentile below this is not told apart from a machine that does something else now and then.
 NOISE = 0.003
-
-
 #: Of an attack at full speed: more than there are cores.
 PROCESSES = 3
 
@@ -89,12 +87,8 @@ def busy(attack, kind="http1"):
     return run
 
 
-def hung_upstream(gateway, seconds):
-    """Webhooks at full speed for an upstream that answers nobody: a long queue on disk, and as much in memory as is
-    allowed to be on its way."""
-    genuine = Genuine(gateway.http1, 0.05)
-    result = summed(workers(PROCESSES, http1.genuine_flood, gateway.http1, seconds))
-    return result, genuine.end(), None, []
+#: For an upstream that answers nobody: a long queue on disk, and as much in memory as is allowed to be on its way.
+hung_upstream = busy(http1.genuine_flood)
 
 
 def flooded(name):
